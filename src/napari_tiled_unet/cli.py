@@ -1,0 +1,127 @@
+"""The command line: one sub-command per verb.
+
+Nothing heavy is imported until a verb runs, so that ``--help`` answers at once.
+Exit status: 0 when all is done, 1 when a file failed, 2 when the command is wrong,
+130 when it was interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
+
+from napari_tiled_unet import __version__
+from napari_tiled_unet.errors import TiledUnetError
+from napari_tiled_unet.options import SegmentOptions, readable_problems
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+app = App(
+    name="tiled-unet",
+    help="Segment microscopy images of any size with a 2D or 3D U-Net, tile by tile.",
+    version=__version__,
+    default_parameter=Parameter(negative_iterable=(), negative_none=()),
+)
+
+
+@app.command
+def segment(
+    paths: list[Path],
+    /,
+    *,
+    out: Path | None = None,
+    save_maps: bool = False,
+    overwrite: bool = False,
+    json: bool = False,
+    options: Annotated[SegmentOptions, Parameter(name="*")] = SegmentOptions(),  # noqa: B008
+) -> int:
+    """Turn images into label images.
+
+    Parameters
+    ----------
+    paths
+        image files (TIFF, OME-TIFF, PNG, NPY, OME-Zarr), or folders of them
+    out
+        folder for the results, or a file name ending in .ome.tif for a single image; default: beside each image
+    save_maps
+        write the network's maps too, as float32 OME-TIFF
+    overwrite
+        replace results that exist; otherwise their images are skipped
+    json
+        print one JSON document for machines instead of the table
+    options
+        how to segment
+    """
+    from napari_tiled_unet.batch import run_batch
+
+    return run_batch(paths, options, out=out, save_maps=save_maps, overwrite=overwrite, as_json=json)
+
+
+@app.command
+def models(name: str | None = None, /, *, json: bool = False) -> int:
+    """List the models, or show the card of one.
+
+    Parameters
+    ----------
+    name
+        model to show; default: list all
+    json
+        print JSON for machines
+    """
+    from napari_tiled_unet.cards import card_lines, print_models
+    from napari_tiled_unet.model import find_model, read_spec
+
+    if name is None:
+        print_models(as_json=json)
+        return DONE
+    path = find_model(name)
+    spec = read_spec(path)
+    print(spec.model_dump_json(indent=2) if json else "\n".join(card_lines(spec, path)))
+    return DONE
+
+
+@app.command
+def demo(*, out: Path = Path("tiled-unet-demo")) -> int:
+    """Segment the bundled image of nuclei, offline, and write labels and a picture.
+
+    Parameters
+    ----------
+    out
+        folder for labels.ome.tif and overlay.png
+    """
+    from napari_tiled_unet.demo import run_demo
+
+    run_demo(out)
+    return DONE
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit status; every error is one readable line."""
+    try:
+        status = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        cause = error.__cause__
+        message = readable_problems(cause, SegmentOptions) if isinstance(cause, ValidationError) else str(error)
+        return _refuse(message)
+    except TiledUnetError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("tiled-unet: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return status if isinstance(status, int) else DONE
+
+
+def _refuse(message: str) -> int:
+    print(f"tiled-unet: {message}", file=sys.stderr)
+    print("tiled-unet: see 'tiled-unet --help'", file=sys.stderr)
+    return WRONG

@@ -1,0 +1,140 @@
+"""What a verb says while it works.
+
+Verbs are generators of these events: the viewer turns them into progress and live
+layers, the command line into a bar, the Python function drains them. Closing the
+generator is the cancel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_tiled_unet.tiling import Tile, TilePlan
+
+
+@dataclass(frozen=True)
+class Event:
+    """Anything a verb can say."""
+
+
+@dataclass(frozen=True)
+class Notice(Event):
+    """A decision or a caution that the user should read; never an error.
+
+    Attributes
+    ----------
+    message : str
+        One sentence.
+    caution : bool
+        Whether the labels may not be what the user expects (a warning), or it is for
+        information only.
+    """
+
+    message: str
+    caution: bool = False
+
+
+@dataclass(frozen=True)
+class Planned(Event):
+    """The work is known, before any of it is done.
+
+    Attributes
+    ----------
+    n_frames : int
+        Number of frames of the image.
+    n_tiles : int
+        Number of tiles of the whole run, all frames together.
+    shape : tuple of int
+        Shape of the labels that will come.
+    axes : str
+        Axes of the labels, letters of ``tzyx``.
+    plan : TilePlan
+        The tiles of each frame, on the grid of the network.
+    device, precision : str
+        What the network runs on, and in which number format.
+    """
+
+    n_frames: int
+    n_tiles: int
+    shape: tuple[int, ...]
+    axes: str
+    plan: TilePlan
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class TileDone(Event):
+    """One tile has been through the network.
+
+    Attributes
+    ----------
+    frame : int
+        Index of the frame, counted from 0.
+    index : int
+        Index of the tile in its frame, counted from 0.
+    tile : Tile
+        Where it lies, on the grid of the network.
+    """
+
+    frame: int
+    index: int
+    tile: Tile
+
+
+@dataclass(frozen=True)
+class FrameDone(Event):
+    """One frame has its labels.
+
+    Attributes
+    ----------
+    frame : int
+        Index of the frame, counted from 0.
+    position : tuple of int
+        Index of the frame along the leading axes of the labels (empty for one frame).
+    labels : numpy.ndarray
+        Labels of the frame, ``([z,] y, x)``, unsigned integer, on the image's grid.
+    n_objects : int
+        Highest label, before any linking over frames.
+    maps : numpy.ndarray or None
+        ``(k, [z,] y, x)`` float32 on the image's grid, if maps were asked for.
+    """
+
+    frame: int
+    position: tuple[int, ...]
+    labels: npt.NDArray[Any]
+    n_objects: int
+    maps: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The run is complete.
+
+    Attributes
+    ----------
+    labels : numpy.ndarray
+        The labels of the whole image.
+    axes : str
+        Axes of the labels, letters of ``tzyx``.
+    n_objects : int
+        Number of objects (or of classes present, background left out).
+    seconds : float
+        Wall-clock time of the run.
+    provenance : dict
+        What was run: package version, model, options, device, precision, tiles.
+    maps : numpy.ndarray or None
+        ``(k, ...)`` float32 maps of the whole image if they were asked for.
+    """
+
+    labels: npt.NDArray[Any]
+    axes: str
+    n_objects: int
+    seconds: float
+    provenance: dict[str, Any] = field(default_factory=dict)
+    maps: npt.NDArray[np.float32] | None = None

@@ -1,0 +1,295 @@
+"""A model: a network with its weights and everything needed to use it right on a new image.
+
+A model is one ``.safetensors`` file; its metadata holds a JSON spec under the key
+``tiled-unet``. Loading executes nothing: tensors are read as tensors, the spec is
+validated as data, the network is built from the table of architectures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from napari_tiled_unet.errors import FileError, ModelError
+from napari_tiled_unet.networks.spec import NetworkSpec
+from napari_tiled_unet.normalise import Normalisation
+from napari_tiled_unet.targets import Target
+
+if TYPE_CHECKING:
+    from napari_tiled_unet.networks.zoo import Network
+
+FORMAT_VERSION = 1
+_KEY = "tiled-unet"
+
+
+class ModelSpec(BaseModel):
+    """What a model file says about itself.
+
+    Attributes
+    ----------
+    name, summary : str
+        What to call it; one line on what it finds in what kind of image.
+    axes : {"yx", "zyx"}
+        Spatial axes of the network.
+    channels : tuple of str
+        What each input channel shows.
+    spacing : tuple of float or None
+        Voxel size, per axis, of the images it was trained on; None when unknown.
+    units : str
+        Unit of ``spacing``.
+    object_size : float or None
+        Typical diameter, in voxels of the x axis, of the objects it was trained on.
+    normalisation : Normalisation
+        How frames are normalised before the network sees them.
+    network : NetworkSpec
+        The architecture.
+    target : Classes or Objects
+        What the maps mean and how they become labels.
+    overlap : tuple of int or None
+        Overlap that ``overlap="auto"`` takes; None is the receptive field.
+    licence : str
+        SPDX licence of the weights.
+    training, scores : dict
+        Data, its licence, steps; scores by name. Shown on the card.
+    package_version : str
+        Version of this package that wrote the file.
+    format_version : int
+        Version of this layout.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    summary: str = ""
+    axes: Literal["yx", "zyx"]
+    channels: tuple[str, ...] = Field(min_length=1)
+    spacing: tuple[float, ...] | None = None
+    units: str = "micrometer"
+    object_size: float | None = Field(default=None, gt=0)
+    normalisation: Normalisation = Normalisation()
+    network: NetworkSpec
+    target: Target
+    overlap: tuple[int, ...] | None = None
+    licence: str = ""
+    training: dict[str, Any] = Field(default_factory=dict)
+    scores: dict[str, float] = Field(default_factory=dict)
+    package_version: str = ""
+    format_version: int = FORMAT_VERSION
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> ModelSpec:
+        if self.network.ndim != len(self.axes):
+            raise ValueError(f"a {self.network.ndim}D network cannot have axes {self.axes!r}")
+        if self.network.in_channels != len(self.channels):
+            raise ValueError(f"the network takes {self.network.in_channels} channels, {len(self.channels)} are named")
+        if self.network.out_channels != len(self.target.channels):
+            raise ValueError(
+                f"the network gives {self.network.out_channels} maps, the target {self.target.kind!r} needs {len(self.target.channels)}"
+            )
+        if self.spacing is not None and len(self.spacing) != len(self.axes):
+            raise ValueError(f"spacing {self.spacing} must have one number per axis of {self.axes!r}")
+        return self
+
+
+@dataclass(frozen=True)
+class Model:
+    """A spec and the network that it describes, on the CPU, in evaluation mode."""
+
+    spec: ModelSpec
+    network: Network
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model that can be named: where it is and what it says about itself."""
+
+    name: str
+    path: Path
+    bundled: bool
+    spec: ModelSpec
+
+
+def bundled_folder() -> Path:
+    """Return the folder of the models inside the package."""
+    return Path(__file__).parent / "weights"
+
+
+def user_folder() -> Path:
+    """Return the folder of the user's own models.
+
+    ``TILED_UNET_MODELS`` in the environment replaces the platform's data folder.
+    """
+    chosen = os.environ.get("TILED_UNET_MODELS")
+    if chosen:
+        return Path(chosen)
+    from platformdirs import user_data_path
+
+    return user_data_path("napari-tiled-unet", appauthor=False) / "models"
+
+
+def list_models() -> list[ModelEntry]:
+    """Return the bundled and the user's models, by name; a user's model hides a bundled one.
+
+    Files that are not readable model files are left out. Torch is not imported.
+    """
+    entries: dict[str, ModelEntry] = {}
+    for folder, bundled in ((bundled_folder(), True), (user_folder(), False)):
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                entries[path.stem] = ModelEntry(path.stem, path, bundled, read_spec(path))
+            except (ModelError, FileError):
+                continue
+    return sorted(entries.values(), key=lambda entry: (not entry.bundled, entry.name))
+
+
+def find_model(name: str | Path) -> Path:
+    """Return the file of a model name or path.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    """
+    text = str(name)
+    if text.endswith(".safetensors") or os.sep in text or Path(text).suffix:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            raise ModelError(f"model {text!r} is a folder; give the .safetensors file in it")
+        if not path.exists():
+            raise ModelError(f"model file {text!r} does not exist; give the path of a .safetensors file or a name from {_names()}")
+        return path
+    for folder in (user_folder(), bundled_folder()):
+        path = folder / f"{text}.safetensors"
+        if path.exists():
+            return path
+    raise ModelError(f"model {text!r} is unknown; the known ones are {_names()}; own models go into {user_folder()}")
+
+
+def _names() -> str:
+    return ", ".join(entry.name for entry in list_models()) or "(none)"
+
+
+def read_spec(path: str | Path) -> ModelSpec:
+    """Read the spec of a model file, not its weights; torch is not imported.
+
+    Raises
+    ------
+    ModelError
+        If the file is no model file, is damaged, or of a version that is not known.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    _refuse_pickle(Path(path))
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"model file {str(path)!r} is damaged or not a .safetensors file ({error}); get it again") from None
+    if _KEY not in metadata:
+        raise ModelError(
+            f"{str(path)!r} holds tensors but no {_KEY!r} spec, so how to use them is not known; save it with save_model"
+        )
+    return _spec_from_json(metadata[_KEY], path)
+
+
+def _spec_from_json(text: str, path: str | Path) -> ModelSpec:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ModelError(f"the spec of model file {str(path)!r} is not JSON ({error}); get the file again") from None
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise ModelError(
+            f"model file {str(path)!r} has format version {version!r}, this package reads version {FORMAT_VERSION}; "
+            "update napari-tiled-unet, or save the model again with this version"
+        )
+    try:
+        return ModelSpec.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise ModelError(f"the spec of model file {str(path)!r} breaks the format: {problems}") from None
+
+
+def _refuse_pickle(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise ModelError(f"model file {str(path)!r} cannot be read: {error.strerror or error}") from None
+    if start[:1] == b"\x80" or start == b"PK\x03\x04":
+        raise ModelError(
+            f"model file {str(path)!r} is a pickle (a torch checkpoint), which could run any code when loaded; "
+            "only .safetensors model files are read: save the model with save_model"
+        )
+
+
+def load_model(name: str | Path) -> Model:
+    """Load a model by name or path.
+
+    Parameters
+    ----------
+    name : str or Path
+        A name from :func:`list_models` or the path of a ``.safetensors`` file.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or its file is a pickle, damaged, of an unknown
+        version, or holds weights that do not fit its own spec.
+    """
+    path = find_model(name)
+    spec = read_spec(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from napari_tiled_unet.networks.zoo import build_network
+
+    try:
+        weights = load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"model file {str(path)!r} is damaged ({error}); get it again") from None
+    network = build_network(spec.network)
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in weights.items()}
+    if expected != found:
+        wrong = next(key for key in {**expected, **found} if expected.get(key) != found.get(key))
+        raise ModelError(
+            f"the weights of model file {str(path)!r} do not fit its spec: {wrong} has shape {found.get(wrong)}, "
+            f"{spec.network.architecture!r} needs {expected.get(wrong)}; get the file again"
+        )
+    network.load_state_dict(weights)
+    return Model(spec, network.eval().requires_grad_(False))
+
+
+def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a model as one ``.safetensors`` file, beside first and then renamed.
+
+    Raises
+    ------
+    FileError
+        If the file exists and ``overwrite`` is False, or cannot be written.
+    """
+    from safetensors.torch import save
+
+    from napari_tiled_unet import __version__
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise FileError(f"model file {str(path)!r} must end in .safetensors")
+    if path.exists() and not overwrite:
+        raise FileError(f"model file {str(path)!r} exists; choose another name or allow overwriting")
+    spec = model.spec.model_copy(update={"package_version": __version__})
+    weights = {key: value.detach().cpu().contiguous() for key, value in model.network.state_dict().items()}
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        beside.write_bytes(save(weights, metadata={_KEY: spec.model_dump_json(), "format": "pt"}))
+        os.replace(beside, path)
+    except OSError as error:
+        raise FileError(f"model file {str(path)!r} cannot be written: {error.strerror or error}") from None
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,205 @@
+"""The options of every verb: frozen, validated, the one home of every default.
+
+Keyword arguments of :func:`napari_tiled_unet.segment`, flags of the command line
+and rows of the napari widget are all derived from the fields below; the
+``description`` of a field is its help text everywhere, and ``json_schema_extra``
+says how a face shows it (``advanced`` rows are folded away in the widget).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from napari_tiled_unet.errors import OptionsError
+
+BlendMode = Literal["crop", "gaussian"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+NormalisationMethod = Literal["percentile", "minmax", "zscore", "none"]
+
+_ADVANCED = {"advanced": True}
+
+
+class SegmentOptions(BaseModel):
+    """How an image becomes labels.
+
+    Values are checked when the object is made; :class:`OptionsError` names the
+    value, the rule and the remedy. Build one with :meth:`of`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+    model: Annotated[str, Field(description="name of a bundled or user model, or the path of a .safetensors file")] = (
+        "nuclei"
+    )
+    axes: Annotated[
+        str | None,
+        Field(description="axes of the image, letters of tczyx in array order; default: from its metadata"),
+    ] = None
+    channel: Annotated[
+        int | None, Field(ge=0, description="channel to segment, counted from 0, when the image has more than the model")
+    ] = None
+    spacing: Annotated[
+        tuple[float, ...] | None,
+        Field(description="physical size of a voxel per spatial axis of the image, in the unit of the model (micrometre)"),
+    ] = None
+    object_size: Annotated[
+        float | None,
+        Field(description="typical diameter of an object in the image, in voxels of its x axis; rescales to the model"),
+    ] = None
+    tile: Annotated[
+        tuple[int, ...] | Literal["auto"],
+        Field(description="tile size in voxels, one number or one per spatial axis; auto fits memory", json_schema_extra=_ADVANCED),
+    ] = "auto"
+    overlap: Annotated[
+        tuple[int, ...] | Literal["auto", "exact"],
+        Field(
+            description="voxels a tile sees past what it writes, per side; exact is the network's receptive field",
+            json_schema_extra=_ADVANCED,
+        ),
+    ] = "auto"
+    blend: Annotated[
+        BlendMode,
+        Field(description="how tiles meet: crop writes each voxel once, gaussian averages", json_schema_extra=_ADVANCED),
+    ] = "crop"
+    device: Annotated[
+        str, Field(description="auto, cpu, cuda, cuda:N or mps", json_schema_extra=_ADVANCED)
+    ] = "auto"
+    precision: Annotated[
+        Precision,
+        Field(description="number format of the network; auto is the fastest the device has in hardware", json_schema_extra=_ADVANCED),
+    ] = "auto"
+    memory: Annotated[
+        float | None,
+        Field(description="memory that a run may use, in GiB; default: most of what is free", json_schema_extra=_ADVANCED),
+    ] = None
+    normalisation: Annotated[
+        NormalisationMethod | None,
+        Field(description="intensity normalisation of the whole frame; default: the model's own", json_schema_extra=_ADVANCED),
+    ] = None
+    foreground_threshold: Annotated[
+        float | None,
+        Field(gt=0, lt=1, description="probability above which a voxel is object; default: the model's own"),
+    ] = None
+    seed_threshold: Annotated[
+        float | None,
+        Field(gt=0, lt=1, description="centre value above which an object is seeded; higher merges less; default: the model's own"),
+    ] = None
+    min_size: Annotated[
+        int | None, Field(ge=0, description="smallest object kept, in voxels; default: the model's own")
+    ] = None
+    fill_holes: Annotated[
+        bool | None, Field(description="fill holes inside objects; default: the model's own", json_schema_extra=_ADVANCED)
+    ] = None
+    link_slices: Annotated[
+        bool,
+        Field(description="join the 2D objects of a z-stack into 3D objects where they overlap", json_schema_extra=_ADVANCED),
+    ] = False
+
+    @classmethod
+    def of(cls, **values: Any) -> SegmentOptions:
+        """Build options from keyword arguments.
+
+        Raises
+        ------
+        OptionsError
+            If a name is unknown or a value breaks its rule.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise OptionsError(readable_problems(error, cls)) from None
+
+    def changed(self, **values: Any) -> SegmentOptions:
+        """Return a validated copy with some values replaced."""
+        return type(self).of(**{**self.model_dump(), **values})
+
+    @field_validator("tile", "overlap", "spacing", mode="before")
+    @classmethod
+    def _one_number_is_enough(cls, value: Any) -> Any:
+        """Read ``512``, ``"512"``, ``"32,256,256"`` and lists of those as tuples."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return (value,)
+        if isinstance(value, str) and value and set(value) <= set("0123456789.,-+e "):
+            return tuple(value.replace(",", " ").split())
+        if isinstance(value, list | tuple):
+            return tuple(part for item in value for part in (item.split(",") if isinstance(item, str) else (item,)))
+        return value
+
+    @field_validator("axes")
+    @classmethod
+    def _known_axes(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if set(value) - set("tczyx") or len(set(value)) != len(value) or not {"y", "x"} <= set(value):
+            raise ValueError("axes must be different letters of 'tczyx' and hold both y and x, for example 'zyx' or 'tcyx'")
+        return value
+
+    @field_validator("spacing")
+    @classmethod
+    def _positive_spacing(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and not all(math.isfinite(v) and v > 0 for v in value):
+            raise ValueError("spacing must be finite and positive on every axis, for example 0.5 or (2.0, 0.5, 0.5)")
+        if value is not None and len(value) not in (1, 2, 3):
+            raise ValueError("spacing must have one number, or one per spatial axis (2 or 3)")
+        return value
+
+    @field_validator("object_size", "memory")
+    @classmethod
+    def _positive(cls, value: float | None) -> float | None:
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError("must be a finite number above 0; leave it out for the automatic choice")
+        return value
+
+    @field_validator("tile")
+    @classmethod
+    def _positive_tile(cls, value: tuple[int, ...] | str) -> tuple[int, ...] | str:
+        if isinstance(value, tuple) and not (1 <= len(value) <= 3 and all(v >= 1 for v in value)):
+            raise ValueError("tile must be 'auto', or 1 to 3 whole numbers of at least 1, for example 512 or (32, 256, 256)")
+        return value
+
+    @field_validator("overlap")
+    @classmethod
+    def _overlap_not_negative(cls, value: tuple[int, ...] | str) -> tuple[int, ...] | str:
+        if isinstance(value, tuple) and not (1 <= len(value) <= 3 and all(v >= 0 for v in value)):
+            raise ValueError("overlap must be 'auto', 'exact', or 1 to 3 whole numbers of at least 0, for example 32")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        kind, _, number = value.partition(":")
+        if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+            raise ValueError("device must be auto, cpu, cuda, cuda:N or mps")
+        return value
+
+    @model_validator(mode="after")
+    def _overlap_fits_tile(self) -> SegmentOptions:
+        if isinstance(self.tile, tuple) and isinstance(self.overlap, tuple):
+            n = max(len(self.tile), len(self.overlap))
+            tile = self.tile * n if len(self.tile) == 1 else self.tile
+            overlap = self.overlap * n if len(self.overlap) == 1 else self.overlap
+            if len(tile) == len(overlap) and any(2 * o >= t for t, o in zip(tile, overlap, strict=True)):
+                raise ValueError(
+                    f"overlap {self.overlap} on both sides leaves nothing of tile {self.tile}; "
+                    "take an overlap below half the tile, or a larger tile"
+                )
+        return self
+
+
+def readable_problems(error: ValidationError, options: type[BaseModel]) -> str:
+    """Return one sentence per broken rule, naming the option and what was got."""
+    sentences = []
+    for problem in error.errors():
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        if problem["type"] == "extra_forbidden":
+            sentences.append(f"unknown option {name!r}; the options are {', '.join(options.model_fields)}")
+            continue
+        rule = problem["msg"].removeprefix("Value error, ")
+        subject = f"{name}={problem['input']!r}: " if name else ""
+        sentence = f"{subject}{rule}"
+        if sentence not in sentences:
+            sentences.append(sentence)
+    return "; ".join(sentences)
