@@ -11,7 +11,7 @@ Everything is n-D: an axis is an entry of a tuple and no axis is special. One ax
     tile 0   WWWWWWWWWWWWWWWWWWWWWWWWrrrrrrrr
     tile 1                   rrrrrrrrWWWWWWWWWWWWWWWWrrrrrrrr
     tile 2                                   rrrrrrrrWWWWWWWWWWWWWWWWWWrrrrrr
-    write    000000000000000000000000111111111111111122222222222222222
+    write    0000000000000000000000001111111111111111222222222222222222
 
 - ``=`` the frame, ``~`` its reflection, added at the far end only, up to a multiple of
   the stride: all that the network would be given if it took the whole frame at once.
