@@ -4,7 +4,7 @@
 
 The folder holds ``index.csv`` (id, kind, split), ``images/ID.tif`` and ``labels/ID.tif``.
 Trains on the split ``train``, chooses by average precision on ``val``, never opens
-``test``. Stops at ``--steps`` or ``--minutes``, whichever comes first, and goes on from
+``test``. At the end the thresholds of the decoding are chosen on ``val`` too. Stops at ``--steps`` or ``--minutes``, whichever comes first, and goes on from
 ``RUN/checkpoint.pt`` with ``--resume``. Writes ``RUN/nuclei.safetensors`` (the best
 averaged weights so far, a complete model file) and ``RUN/log.csv``.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import math
 import os
 import time
@@ -35,12 +36,12 @@ from monai.transforms import (
     RandScaleIntensityd,
     RandShiftIntensityd,
 )
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
 import napari_tiled_unet
 from napari_tiled_unet.metrics import average_precision
-from napari_tiled_unet.model import Model, ModelSpec, save_model
+from napari_tiled_unet.model import Model, ModelSpec, load_model, save_model
 from napari_tiled_unet.networks.zoo import build_network, network_spec
 from napari_tiled_unet.normalise import Normalisation, measure
 from napari_tiled_unet.options import SegmentOptions
@@ -195,6 +196,36 @@ def learning_rate(progress: float, peak: float, warm_up: float = 0.03) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up)))))
 
 
+def average(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
+    """Average weights exponentially over about 500 steps, over fewer at the start."""
+    decay = min(0.998, (1 + int(count)) / (10 + int(count)))
+    for old, new in zip(averaged, current, strict=True):
+        if old.is_floating_point():
+            old.lerp_(new, 1 - decay)
+        else:
+            old.copy_(new)
+
+
+def choose_thresholds(path: Path, samples: list[Sample]) -> None:
+    """Choose the thresholds of the decoding on the validation images and write them into the model file."""
+    model = load_model(path)
+    target = model.spec.target
+    assert isinstance(target, Objects)
+    maps = [predict(model.network, s.image, target) for s in samples]
+    truth = [s.labels for s in samples]
+    best, chosen = -1.0, target
+    for foreground, seed, size in itertools.product((0.4, 0.45, 0.5, 0.55, 0.6), (0.4, 0.5, 0.6, 0.7), (0, 12, 20)):
+        trial = Objects(foreground_threshold=foreground, seed_threshold=seed, min_size=size)
+        pooled = average_precision([trial.decode(m, SegmentOptions()) for m in maps], truth).pooled
+        if float(np.mean(pooled)) > best:
+            best, chosen = float(np.mean(pooled)), trial
+            scores = {"val_ap50": pooled[0], "val_ap75": pooled[5], "val_ap90": pooled[8], "val_mean": best}
+    print(f"thresholds {chosen}, val {scores}", flush=True)
+    rounded = {name: round(float(value), 4) for name, value in scores.items()}
+    spec = model.spec.model_copy(update={"target": chosen, "scores": rounded})
+    save_model(Model(spec, model.network), path, overwrite=True)
+
+
 def save_checkpoint(path: Path, **state: Any) -> None:
     """Write a checkpoint beside and rename it, so that a kill leaves the old one whole."""
     beside = path.with_suffix(".partial")
@@ -215,7 +246,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     spec = network_spec("unet", ndim=2, in_channels=1, out_channels=2, width=arguments.width, depth=arguments.depth)
     network = build_network(spec).to(memory_format=torch.channels_last)
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
+    averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
     optimiser = torch.optim.AdamW(network.parameters(), lr=arguments.peak, weight_decay=0.01)
     step, spent, best = 0, 0.0, -1.0
     checkpoint = run / "checkpoint.pt"
@@ -271,6 +302,7 @@ def train(arguments: argparse.Namespace) -> None:
             )
         if last:
             break
+    choose_thresholds(run / "nuclei.safetensors", validation)
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ says how a face shows it (``advanced`` rows are folded away in the widget).
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -19,6 +21,7 @@ BlendMode = Literal["crop", "gaussian"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 NormalisationMethod = Literal["percentile", "minmax", "zscore", "none"]
 
+_Verb = TypeVar("_Verb", bound=Callable[..., Any])
 _ADVANCED = {"advanced": True}
 
 
@@ -203,3 +206,20 @@ def readable_problems(error: ValidationError, options: type[BaseModel]) -> str:
         if sentence not in sentences:
             sentences.append(sentence)
     return "; ".join(sentences)
+
+
+def with_option_keywords(verb: _Verb) -> _Verb:
+    """Show every option as a keyword of a verb that takes ``**keywords``, for help and completion.
+
+    What the verb names itself (``model``, ``options``) stays as it is.
+    """
+    shown = inspect.signature(verb)
+    own = [p for p in shown.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    named = {p.name for p in own}
+    derived = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
+        for name, field in SegmentOptions.model_fields.items()
+        if name not in named
+    ]
+    verb.__signature__ = shown.replace(parameters=[*own, *derived])  # type: ignore[attr-defined]
+    return verb

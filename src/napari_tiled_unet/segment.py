@@ -21,7 +21,7 @@ from napari_tiled_unet.image import Image, image_from_array, luminance
 from napari_tiled_unet.io import read_image, smallest_label_dtype
 from napari_tiled_unet.model import Model, load_model
 from napari_tiled_unet.normalise import Normalisation, measure
-from napari_tiled_unet.options import SegmentOptions
+from napari_tiled_unet.options import SegmentOptions, with_option_keywords
 from napari_tiled_unet.predict import iter_predict
 from napari_tiled_unet.runtime import Runner, bytes_per_voxel, choose_device, choose_precision, choose_tiles, memory_budget
 
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 _SAME_SCALE = 0.02
 
 
+@with_option_keywords
 def segment(
     image: Image | npt.ArrayLike | str | Path,
     model: str | Path | Model | None = None,
@@ -103,6 +104,7 @@ def segment(
     return finished.labels
 
 
+@with_option_keywords
 def iter_segment(
     image: Image | npt.ArrayLike | str | Path,
     model: str | Path | Model | None = None,

@@ -1,0 +1,34 @@
+"""What every test may use: a small model that is right by construction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.models import blob_model
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the models ``blobs`` (2D) and ``blobs-3d``."""
+    from napari_tiled_unet.model import save_model
+
+    folder = tmp_path_factory.mktemp("models")
+    for name, ndim in (("blobs", 2), ("blobs-3d", 3)):
+        save_model(blob_model(ndim=ndim, name=name), folder / f"{name}.safetensors")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def user_models(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make those models the user's."""
+    monkeypatch.setenv("TILED_UNET_MODELS", str(model_folder))
+    return model_folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return a seeded generator."""
+    return np.random.default_rng(7)

@@ -1,0 +1,196 @@
+"""The command line: files in, label files out, and a word and a status for everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_tiled_unet import cli, read_image
+from napari_tiled_unet.batch import result_paths
+from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.options import SegmentOptions
+from tests.models import blobs
+
+PLANE = blobs((56, 72), [(15, 20), (15, 50), (40, 30)])
+OURS = [sys.executable, "-m", "napari_tiled_unet"]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, plane in (("a", PLANE), ("b", PLANE[::-1])):
+        tifffile.imwrite(
+            folder / f"{name}.ome.tif", plane, metadata={"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
+        )
+    return folder
+
+
+def test_a_folder_becomes_label_files(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "labels"
+    assert cli.run(["segment", str(images), "--model", "blobs", "--out", str(out)]) == cli.DONE
+    assert sorted(p.name for p in out.iterdir()) == ["a_labels.ome.tif", "b_labels.ome.tif"]
+    labels = read_image(out / "a_labels.ome.tif")
+    assert labels.axes == "yx"
+    assert labels.data.dtype == np.uint8
+    assert np.asarray(labels.data).max() == 3
+    assert labels.spacing == (0.5, 0.25)
+    with tifffile.TiffFile(out / "a_labels.ome.tif") as file:
+        assert file.pages[0].compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+        assert "blobs" in file.ome_metadata
+    told = capsys.readouterr()
+    assert "2 done, 0 skipped, 0 failed" in told.out
+    assert "[1/2] a.ome.tif" in told.err
+
+
+def test_results_lie_beside_the_images_by_default(images: Path) -> None:
+    assert cli.run(["segment", str(images / "a.ome.tif"), "--model", "blobs"]) == cli.DONE
+    assert (images / "a_labels.ome.tif").exists()
+
+
+def test_one_image_may_name_its_result(images: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mine.ome.tif"
+    assert cli.run(["segment", str(images / "a.ome.tif"), "--model", "blobs", "--out", str(target)]) == cli.DONE
+    assert target.exists()
+    assert cli.run(["segment", str(images), "--model", "blobs", "--out", str(target)]) == cli.WRONG
+
+
+def test_maps_are_saved_when_asked_for(images: Path, tmp_path: Path) -> None:
+    assert cli.run(["segment", str(images / "a.ome.tif"), "--model", "blobs", "--out", str(tmp_path), "--save-maps"]) == 0
+    maps = read_image(tmp_path / "a_maps.ome.tif")
+    assert maps.axes == "cyx"
+    assert maps.shape == (2, *PLANE.shape)
+    assert maps.spacing == (0.5, 0.25)
+    assert maps.data.dtype == np.float32
+
+
+def test_existing_results_are_kept_unless_overwritten(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["segment", str(images / "a.ome.tif"), "--model", "blobs", "--json"]
+    assert cli.run(command) == cli.DONE
+    before = (images / "a_labels.ome.tif").stat().st_mtime_ns
+    capsys.readouterr()
+    assert cli.run(command) == cli.DONE
+    assert json.loads(capsys.readouterr().out)["skipped"] == 1
+    assert (images / "a_labels.ome.tif").stat().st_mtime_ns == before
+    assert cli.run([*command, "--overwrite"]) == cli.DONE
+    assert json.loads(capsys.readouterr().out)["done"] == 1
+    assert (images / "a_labels.ome.tif").stat().st_mtime_ns > before
+
+
+def test_one_bad_file_does_not_stop_the_rest(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "aa.tif").write_bytes((images / "a.ome.tif").read_bytes()[:400])
+    status = cli.run(["segment", str(images), "--model", "blobs", "--out", str(tmp_path / "o"), "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert status == cli.FAILED
+    assert (report["done"], report["failed"]) == (2, 1)
+    states = {Path(f["image"]).name: f for f in report["files"]}
+    assert states["aa.tif"]["state"] == "failed"
+    assert "aa.tif" in states["aa.tif"]["error"]
+    assert states["a.ome.tif"]["n_objects"] == 3
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["a_labels.ome.tif", "b_labels.ome.tif"]
+
+
+def test_images_of_one_name_do_not_replace_each_other(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    tifffile.imwrite(other / "a.tif", PLANE)
+    status = cli.run(
+        ["segment", str(images / "a.ome.tif"), str(other / "a.tif"), "--model", "blobs", "--out", str(tmp_path / "o"), "--json"]
+    )
+    report = json.loads(capsys.readouterr().out)
+    assert status == cli.FAILED
+    assert "another image of this run also writes" in report["files"][1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segment"], "PATHS"),
+        (["segment", "a.tif", "--blend", "mean"], "blend='mean'"),
+        (["segment", "a.tif", "--tile", "64", "--overlap", "32"], "leaves nothing of tile"),
+        (["segment", "a.tif", "--spacing", "-1"], "finite and positive"),
+        (["segment", "a.tif", "--nope"], "nope"),
+        (["segment", "a.tif", "--model", "nope"], "model 'nope' is unknown"),
+        (["models", "nope"], "model 'nope' is unknown"),
+        (["sgment"], "sgment"),
+    ],
+)
+def test_wrong_commands_exit_with_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(arguments) == cli.WRONG
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_images_is_a_wrong_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["segment", str(tmp_path)]) == cli.WRONG
+    assert "no image files in" in capsys.readouterr().err
+
+
+def test_an_unwritable_output_fails_before_the_work(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    status = cli.run(["segment", str(images), "--model", "blobs", "--out", str(tmp_path / "file" / "x"), "--json"])
+    assert status == cli.FAILED
+    assert "file" in json.loads(capsys.readouterr().out)["files"][0]["error"]
+
+
+def test_every_option_is_a_flag() -> None:
+    told = subprocess.run([*OURS, "segment", "--help"], capture_output=True, text=True, check=True).stdout
+    missing = [name for name in SegmentOptions.model_fields if f"--{name.replace('_', '-')}" not in told]
+    assert missing == []
+
+
+def test_help_imports_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys\nfrom napari_tiled_unet import cli\ncli.run(['--help'])\ncli.run(['segment', '--help'])\n"
+        "sys.exit(bool({'torch', 'numpy', 'napari', 'scipy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_models_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["models"]) == cli.DONE
+    listed = capsys.readouterr().out
+    assert "bright blobs, by construction" in listed
+    assert cli.run(["models", "blobs"]) == cli.DONE
+    assert "score" in capsys.readouterr().out or "target" in listed
+    assert cli.run(["models", "--json"]) == cli.DONE
+    assert {"blobs", "blobs-3d"} <= {row["name"] for row in json.loads(capsys.readouterr().out)}
+    assert cli.run(["models", "blobs", "--json"]) == cli.DONE
+    assert json.loads(capsys.readouterr().out)["name"] == "blobs"
+
+
+def test_where_results_go() -> None:
+    images = [Path("x/a.ome.tif"), Path("y/b.png"), Path("z/c.ome.zarr")]
+    assert [p.as_posix() for p in result_paths(images, None)] == [
+        "x/a_labels.ome.tif",
+        "y/b_labels.ome.tif",
+        "z/c_labels.ome.tif",
+    ]
+    assert result_paths(images[:1], Path("o/out.tif")) == [Path("o/out.tif")]
+    with pytest.raises(OptionsError, match="names one file, there are 3 images; give a folder"):
+        result_paths(images, Path("o/out.tif"))
+
+
+def test_interrupting_leaves_no_half_file(tmp_path: Path, model_folder: Path) -> None:
+    """Ctrl-C during the tiles: status 130, no result, no partial file."""
+    tifffile.imwrite(tmp_path / "big.tif", np.tile(PLANE, (30, 24)))
+    out = tmp_path / "out"
+    environment = {**os.environ, "TILED_UNET_MODELS": str(model_folder)}
+    command = [*OURS, "segment", str(tmp_path / "big.tif"), "--model", "blobs", "--out", str(out), "--tile", "24", "--overlap", "8"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) as process:
+        assert process.stderr is not None
+        assert "big.tif" in process.stderr.readline()
+        time.sleep(1.5)
+        assert process.poll() is None, "the run must still be at work for this test to mean something"
+        process.send_signal(signal.SIGINT)
+        process.stderr.read()
+        assert process.wait(timeout=20) == cli.INTERRUPTED
+    assert not out.exists() or list(out.iterdir()) == []
