@@ -160,7 +160,7 @@ def test_models_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None
     listed = capsys.readouterr().out
     assert "bright blobs, by construction" in listed
     assert cli.run(["models", "blobs"]) == cli.DONE
-    assert "score" in capsys.readouterr().out or "target" in listed
+    assert "objects (foreground, centre)" in capsys.readouterr().out
     assert cli.run(["models", "--json"]) == cli.DONE
     assert {"blobs", "blobs-3d"} <= {row["name"] for row in json.loads(capsys.readouterr().out)}
     assert cli.run(["models", "blobs", "--json"]) == cli.DONE

@@ -1,0 +1,334 @@
+"""An image: an array, the names of its axes, and the size of its voxels.
+
+Axis names live here alone. Past this room, arrays are frames: channels first,
+``(c, [z,] y, x)``. An image may be lazy (dask, zarr, memory-mapped); only one frame of it
+is ever in memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_tiled_unet.errors import FileError, ImageError
+
+AXES = "tczyx"
+"""Every axis there is, in the order in which labels are given back."""
+
+_CHOICES = {
+    3: "'zyx' (z-stack), 'tyx' (time series), 'cyx' (channels) or 'yxc' (RGB)",
+    4: "'tzyx', 'zcyx', 'czyx', 'tcyx' or 'zyxc'",
+    5: "'tczyx' or 'tzcyx'",
+}
+# ITU-R BT.601, as every grey conversion of RGB photographs.
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """An array with named axes.
+
+    Attributes
+    ----------
+    data : array
+        NumPy, dask or zarr: anything with ``shape``, ``dtype`` and slicing. Bool, integer or float.
+    axes : str
+        Letters of ``tczyx`` in array order, one per axis; ``y`` and ``x`` must be there.
+    spacing : tuple of float or None
+        Size of a voxel along each spatial axis, in array order; None when unknown.
+    units : str
+        Unit of ``spacing``; ``pixel`` when unknown.
+    name : str
+        For messages and layer names.
+    is_rgb : bool
+        Whether the channels are red, green, blue (and alpha), by its metadata.
+    notes : tuple of str
+        What was left out or assumed when it was read.
+
+    Raises
+    ------
+    ImageError
+        If the array cannot be an image, or axes and array do not agree.
+    """
+
+    data: Any
+    axes: str
+    spacing: tuple[float, ...] | None = None
+    units: str = "micrometer"
+    name: str = "image"
+    is_rgb: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_array(self.data, self.name)
+        _check_axes(self.axes, tuple(self.data.shape), self.name)
+        if self.spacing is None:
+            object.__setattr__(self, "units", "pixel")
+        elif len(self.spacing) != len(self.spatial_axes) or not all(s > 0 and math.isfinite(s) for s in self.spacing):
+            raise ImageError(
+                f"spacing {self.spacing} of {self.name!r} must be one positive number per spatial axis "
+                f"({self.spatial_axes}); give {len(self.spatial_axes)}, or one for all"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return tuple(int(n) for n in self.data.shape)
+
+    @property
+    def spatial_axes(self) -> str:
+        """The axes among ``zyx``, in array order."""
+        return "".join(a for a in self.axes if a in "zyx")
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels; 1 without a channel axis."""
+        return self.size_of("c")
+
+    def size_of(self, axis: str) -> int:
+        """Return the number of voxels along an axis; 1 if the image does not have it."""
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    def spacing_of(self, axes: str) -> tuple[float, ...] | None:
+        """Return the voxel size along the given spatial axes, or None when unknown."""
+        if self.spacing is None or not set(axes) <= set(self.spatial_axes):
+            return None
+        return tuple(self.spacing[self.spatial_axes.index(axis)] for axis in axes)
+
+    def with_spacing(self, spacing: Sequence[float], units: str = "micrometer") -> Image:
+        """Return the same image with another voxel size; one number stands for every spatial axis."""
+        values = tuple(float(s) for s in spacing)
+        if len(values) == 1:
+            values *= len(self.spatial_axes)
+        return replace(self, spacing=values, units=units)
+
+    def frame_axes(self, spatial: str) -> str:
+        """Return the axes over which frames are counted: all but channels and ``spatial``."""
+        return "".join(a for a in AXES if a in self.axes and a != "c" and a not in spatial)
+
+    def frame_shape(self, spatial: str) -> tuple[int, ...]:
+        """Return the shape of a frame without its channels."""
+        return tuple(self.size_of(axis) for axis in spatial)
+
+    def label_axes(self, spatial: str) -> str:
+        """Return the axes of the image's labels: those of the frames, then ``spatial``."""
+        return self.frame_axes(spatial) + spatial
+
+    def label_shape(self, spatial: str) -> tuple[int, ...]:
+        """Return the shape of the image's labels."""
+        return tuple(self.size_of(axis) for axis in self.label_axes(spatial))
+
+    def frames(self, spatial: str) -> Iterator[Frame]:
+        """Yield the frames of the image; nothing is read yet.
+
+        Parameters
+        ----------
+        spatial : {"yx", "zyx"}
+            Spatial axes of a frame.
+
+        Raises
+        ------
+        ImageError
+            If the image lacks one of them.
+        """
+        missing = [a for a in spatial if a not in self.axes]
+        if missing:
+            raise ImageError(
+                f"frames of {spatial!r} need axis {missing[0]!r}, the image {self.name!r} has {self.axes!r}; "
+                "take a model of fewer dimensions, or give the right axes"
+            )
+        counts = [range(self.size_of(axis)) for axis in self.frame_axes(spatial)]
+        for index, position in enumerate(itertools.product(*counts)):
+            yield Frame(self, spatial, index, position)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One network-sized job of an image.
+
+    Attributes
+    ----------
+    image : Image
+        Where it comes from.
+    spatial : str
+        Its spatial axes.
+    index : int
+        Number of the frame, from 0.
+    position : tuple of int
+        Index along each of ``image.frame_axes(spatial)``.
+    """
+
+    image: Image
+    spatial: str
+    index: int
+    position: tuple[int, ...]
+
+    def read(self, channels: Sequence[int] | None = None) -> npt.NDArray[Any]:
+        """Read the frame into memory.
+
+        Parameters
+        ----------
+        channels : sequence of int, optional
+            Channels to read, in this order; all by default.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(c, [z,] y, x)`` of the image's data type; bool becomes uint8.
+
+        Raises
+        ------
+        FileError
+            If the data of a lazy image cannot be read.
+        """
+        if channels is None or "c" not in self.image.axes:
+            data = self._read(slice(None))
+        else:
+            data = np.concatenate([self._read(slice(c, c + 1)) for c in channels])
+        return data.astype(np.uint8) if data.dtype == bool else data
+
+    def _read(self, channel: slice) -> npt.NDArray[Any]:
+        image = self.image
+        fixed = dict(zip(image.frame_axes(self.spatial), self.position, strict=True))
+        key = tuple(fixed[a] if a in fixed else channel if a == "c" else slice(None) for a in image.axes)
+        try:
+            data = np.asarray(image.data[key])
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            where = f"frame {self.position} of " if self.position else ""
+            raise FileError(f"{where}{image.name!r} cannot be read: {error}; the file may be damaged") from error
+        kept = [a for a in image.axes if a not in fixed]
+        if "c" not in kept:
+            data, kept = data[None], ["c", *kept]
+        return data.transpose([kept.index(a) for a in "c" + self.spatial])
+
+
+def image_from_array(
+    data: Any,
+    axes: str | None = None,
+    spacing: Sequence[float] | None = None,
+    units: str = "micrometer",
+    name: str = "image",
+) -> Image:
+    """Wrap an array; its axes are never guessed.
+
+    Parameters
+    ----------
+    data : array
+        NumPy, dask, zarr or xarray, or nested lists of numbers.
+    axes : str, optional
+        Letters of ``tczyx`` in array order. Needed for more than two axes, unless the
+        array names them itself (xarray ``dims``).
+    spacing : sequence of float, optional
+        Voxel size per spatial axis, or one for all.
+    units : str
+        Unit of ``spacing``.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    ImageError
+        If it is no image array, or its axes are ambiguous; the message names the choices.
+    """
+    if isinstance(data, list | tuple):
+        data = np.asarray(data)
+    if not all(hasattr(data, need) for need in ("shape", "dtype", "__getitem__")):
+        raise ImageError(
+            f"a {type(data).__name__} is not an array; give an array, an Image or a path "
+            "(of a viewer's layer its data, and of an image layer: labels cannot be segmented)"
+        )
+    _check_array(data, name)
+    if axes is None:
+        axes = _named_axes(data)
+    if axes is None:
+        if len(data.shape) != 2:
+            raise ImageError(
+                f"the axes of an array of shape {tuple(data.shape)} are ambiguous; say with axes whether it is "
+                f"{_CHOICES[len(data.shape)]}"
+            )
+        axes = "yx"
+    image = Image(data, axes, name=name)
+    return image if spacing is None else image.with_spacing(spacing, units)
+
+
+def luminance(image: Image) -> Image:
+    """Return the grey image of an RGB image: ITU-R BT.601 weights, alpha dropped, lazily.
+
+    Parameters
+    ----------
+    image : Image
+        With 3 or 4 channels.
+
+    Returns
+    -------
+    Image
+        Float32, on the intensity scale of the input, without a channel axis.
+
+    Raises
+    ------
+    ImageError
+        If it does not have 3 or 4 channels.
+    """
+    if image.n_channels not in (3, 4):
+        raise ImageError(f"{image.name!r} has {image.n_channels} channels, RGB has 3 or 4; choose one with channel")
+    channel_axis = image.axes.index("c")
+    return replace(
+        image, data=_Luminance(image.data, channel_axis), axes=image.axes.replace("c", ""), is_rgb=False
+    )
+
+
+class _Luminance:
+    """A lazy array: the weighted sum over the channels of what is sliced."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, data: Any, channel_axis: int) -> None:
+        self._data, self._channel_axis = data, channel_axis
+        self.shape = tuple(n for axis, n in enumerate(data.shape) if axis != channel_axis)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[np.float32]:
+        full = list(key) if isinstance(key, tuple) else [key]
+        full += [slice(None)] * (len(self.shape) - len(full))
+        full.insert(self._channel_axis, slice(0, 3))
+        # Indices given as numbers drop their axis, so the channels move forward.
+        axis = sum(not isinstance(k, int | np.integer) for k in full[: self._channel_axis])
+        colours = np.asarray(self._data[tuple(full)]).astype(np.float32, copy=False)
+        return np.tensordot(colours, _LUMINANCE, axes=([axis], [0])).astype(np.float32, copy=False)
+
+
+def _check_array(data: Any, name: str) -> None:
+    dtype = np.dtype(data.dtype)
+    if dtype.kind not in "buif":
+        raise ImageError(
+            f"{name!r} has data type {dtype}, an image must be bool, integer or float; "
+            "take for example the magnitude of complex data"
+        )
+    shape = tuple(data.shape)
+    if not 2 <= len(shape) <= len(AXES):
+        raise ImageError(
+            f"{name!r} has {len(shape)} axes (shape {shape}), an image has 2 to {len(AXES)}, of {AXES!r}; "
+            "take a part of it, or add the axes that are missing"
+        )
+    if 0 in shape:
+        raise ImageError(f"{name!r} of shape {shape} is empty; every axis must have at least one voxel")
+
+
+def _check_axes(axes: str, shape: tuple[int, ...], name: str) -> None:
+    if len(axes) != len(shape):
+        raise ImageError(
+            f"axes {axes!r} name {len(axes)} axes, {name!r} has {len(shape)} (shape {shape}); give one letter for each"
+        )
+    if set(axes) - set(AXES) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes):
+        raise ImageError(f"axes {axes!r} of {name!r} must be different letters of {AXES!r}, y and x among them")
+
+
+def _named_axes(data: Any) -> str | None:
+    """Return the axes that an xarray names, if they are ours."""
+    names = [str(n).lower() for n in getattr(data, "dims", ())]
+    return "".join(names) if names and all(len(n) == 1 and n in AXES for n in names) else None
