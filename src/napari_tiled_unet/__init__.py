@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_tiled_unet.io import read_image, write_labels
     from napari_tiled_unet.model import list_models, load_model
     from napari_tiled_unet.options import SegmentOptions
-    from napari_tiled_unet.segment import iter_segment, segment
+    from napari_tiled_unet.segmentation import iter_segment, segment
 
 __version__ = "0.1.0"
 
@@ -35,11 +35,11 @@ _HOMES = {
     "OptionsError": "errors",
     "SegmentOptions": "options",
     "TiledUnetError": "errors",
-    "iter_segment": "segment",
+    "iter_segment": "segmentation",
     "list_models": "model",
     "load_model": "model",
     "read_image": "io",
-    "segment": "segment",
+    "segment": "segmentation",
     "write_labels": "io",
 }
 

@@ -168,7 +168,7 @@ def _work(
     result: FileResult,
 ) -> None:
     from napari_tiled_unet.io import read_image, require_writable, write_labels, write_maps
-    from napari_tiled_unet.segment import iter_segment
+    from napari_tiled_unet.segmentation import iter_segment
 
     # Minutes of work must not end at a folder that cannot be written.
     require_writable(labels.parent)

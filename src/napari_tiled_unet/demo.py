@@ -57,7 +57,7 @@ def run_demo(out: Path) -> None:
         If the folder cannot be written.
     """
     from napari_tiled_unet.io import require_writable, write_labels, write_png
-    from napari_tiled_unet.segment import segment
+    from napari_tiled_unet.segmentation import segment
 
     require_writable(out)
     image = read_sample()

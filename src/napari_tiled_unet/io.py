@@ -125,10 +125,9 @@ def _tiff_data(path: Path, tiff: Any) -> Any:
         return np.memmap(
             path, dtype=np.dtype(tiff.byteorder + series.dtype.char), mode="r", offset=series.dataoffset, shape=series.shape
         )
-    import tifffile
     import zarr
 
-    return zarr.open(tifffile.imread(path, aszarr=True, series=0, level=0), mode="r")
+    return zarr.open(series.aszarr(level=0), mode="r")
 
 
 @contextmanager

@@ -1,0 +1,15 @@
+"""Make a virtual environment, and say what to do where that is not possible."""
+
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit(f"Python {sys.version.split()[0]} is too old, 3.11 is needed; set PYTHON, as in: make test PYTHON=python3.12")
+
+try:
+    import ensurepip  # noqa: F401
+    import venv
+except ImportError:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    sys.exit(f"this Python cannot make environments; on Debian and Ubuntu: sudo apt-get install python{version}-venv")
+
+venv.create(sys.argv[1], with_pip=True, clear=True)
