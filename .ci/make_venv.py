@@ -3,7 +3,8 @@
 import sys
 
 if sys.version_info < (3, 11):
-    sys.exit(f"Python {sys.version.split()[0]} is too old, 3.11 is needed; set PYTHON, as in: make test PYTHON=python3.12")
+    found = ".".join(map(str, sys.version_info[:3]))
+    sys.exit(f"Python {found} is too old, 3.11 is needed; name a newer one, as in: make test PYTHON=python3.12")
 
 try:
     import ensurepip  # noqa: F401
