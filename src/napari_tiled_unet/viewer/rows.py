@@ -1,0 +1,141 @@
+"""Rows of the form as magicgui widgets that stay narrow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
+
+from magicgui.widgets import CheckBox, ComboBox, Container, LineEdit, PushButton, Widget
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import QComboBox, QFrame, QScrollArea, QSizePolicy, QWidget
+
+from napari_tiled_unet.viewer.form import AUTOMATIC, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from napari_tiled_unet.viewer.form import Choice, Row
+
+
+class DropDown(ComboBox):
+    """A drop-down that never asks for more width than a narrow dock has.
+
+    Parameters
+    ----------
+    name, label, tooltip : str
+        As for any magicgui widget.
+    """
+
+    def __init__(self, *, name: str, label: str, tooltip: str = "") -> None:
+        self._offered: tuple[Choice, ...] = ()
+        super().__init__(choices=lambda _: self._offered, name=name, label=label, tooltip=tooltip)
+        box: QComboBox = self.native
+        box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        box.setMinimumContentsLength(6)
+        box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+    def offer(self, choices: Sequence[Choice], value: Any) -> None:
+        """Replace the choices and the chosen value, silently."""
+        with self.changed.blocked():
+            if tuple(choices) != self._offered:
+                self._offered = tuple(choices)
+                # magicgui keeps the old order of those that stay; start anew.
+                self.native.blockSignals(True)
+                self.native.clear()
+                self.native.blockSignals(False)
+                self.reset_choices()
+            if self._offered and self.value != value:
+                self.value = value
+
+    def rename_automatic(self, text: str) -> None:
+        """Show ``text`` for the automatic choice, if there is one."""
+        self.offer([(text if value == AUTOMATIC else shown, value) for shown, value in self._offered], self.value)
+
+
+def row_widget(row: Row) -> Widget:
+    """Return the widget of an option; drop-downs that depend on layer or model start empty."""
+    if row.kind == "check":
+        return CheckBox(value=bool(row.default), name=row.name, text=row.label, tooltip=row.tooltip)
+    if row.kind == "choice":
+        drop_down = DropDown(name=row.name, label=row.label, tooltip=row.tooltip)
+        default = row.default if row.default is not None else AUTOMATIC
+        if row.choices:
+            drop_down.offer(row.choices, default)
+        return drop_down
+    line = LineEdit(value=text_of(row.default), name=row.name, label=row.label, tooltip=row.tooltip)
+    line.native.setMinimumWidth(60)
+    return line
+
+
+def show_meaning(widget: Widget, text: str) -> None:
+    """Show what an empty row means, in the row."""
+    if isinstance(widget, LineEdit):
+        widget.native.setPlaceholderText(text)
+    elif isinstance(widget, DropDown):
+        widget.rename_automatic(text)
+
+
+def side_by_side(*widgets: Widget, label: str = "", name: str = "") -> Container[Widget]:
+    """Return widgets beside each other, without a frame."""
+    container: Container[Widget] = Container(widgets=widgets, layout="horizontal", labels=False, label=label, name=name)
+    container.margins = (0, 0, 0, 0)
+    return container
+
+
+def folding(widgets: Sequence[Widget], *, title: str) -> tuple[PushButton, Container[Widget]]:
+    """Return a button and the rows that it folds out and away; they start folded away."""
+    rows: Container[Widget] = Container(widgets=widgets, name=f"{title.lower()}_rows", label="")
+    rows.margins = (0, 0, 0, 0)
+    rows.visible = False
+    button = PushButton(text=f"▸ {title}", name=title.lower(), tooltip=f"show or hide the {title.lower()} options")
+    button.native.setStyleSheet("text-align: left; padding-left: 6px;")
+
+    def fold() -> None:
+        # isHidden and not isVisible, which is also false while the dock itself is hidden.
+        rows.visible = opened = rows.native.isHidden()
+        button.text = f"{'▾' if opened else '▸'} {title}"
+
+    button.changed.connect(fold)
+    return button, rows
+
+
+def scrolling(rows: Container[Widget]) -> QScrollArea:
+    """Return an area that scrolls rows up and down, never sideways."""
+    area = QScrollArea()
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setWidgetResizable(True)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    content: QWidget = rows.native
+    area.setWidget(content)
+    return area
+
+
+class Departure(QObject):
+    """Tells when a widget leaves its dock, and when Qt destroys it.
+
+    Parameters
+    ----------
+    widget : QWidget
+        The widget, which owns this object.
+    undocked, destroyed : callable
+        Called without arguments.
+    """
+
+    def __init__(self, widget: QWidget, *, undocked: Callable[[], None], destroyed: Callable[[], None]) -> None:
+        super().__init__(widget)
+        # Weak, or the connection would keep the listener and with it the viewer.
+        self._undocked, gone = WeakMethod(undocked), WeakMethod(destroyed)
+        widget.installEventFilter(self)
+        widget.destroyed.connect(lambda: _call(gone))
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Look for the loss of the parent; every event goes on."""
+        if event and watched and event.type() == QEvent.Type.ParentChange and watched.parent() is None:
+            _call(self._undocked)
+        return False
+
+
+def _call(method: WeakMethod[Callable[[], None]]) -> None:
+    alive = method()
+    if alive is not None:
+        alive()
