@@ -1,0 +1,447 @@
+"""The segment widget in a real viewer: image in, labels out."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from napari_tiled_unet.options import SegmentOptions
+from napari_tiled_unet.segmentation import segment
+from napari_tiled_unet.viewer.layers import METADATA_KEY
+from tests.models import blobs
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+    from napari.viewer import Viewer
+
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB:UserWarning")  # napari's label colours
+
+Finish = Callable[["SegmentWidget"], None]
+CENTRES = [(15, 20), (15, 50), (40, 30)]
+PLANE = blobs((56, 72), CENTRES)
+STACK = np.stack([PLANE, np.zeros_like(PLANE), blobs((56, 72), CENTRES[:1])])
+
+
+def result(viewer: Viewer) -> Labels:
+    """Return the only Labels layer of the viewer."""
+    from napari.layers import Labels
+
+    (layer,) = [layer for layer in viewer.layers if isinstance(layer, Labels)]
+    return layer
+
+
+def has_result(viewer: Viewer) -> bool:
+    return any(METADATA_KEY in layer.metadata for layer in viewer.layers)
+
+
+@pytest.fixture
+def long_run(viewer: Viewer, docked: SegmentWidget, qtbot: Any) -> SegmentWidget:
+    """Return a widget whose run has done its first tiles, of very many."""
+    viewer.add_image(np.tile(PLANE, (20, 20)), name="large")
+    docked.control("tile").value = "16"
+    docked.control("overlap").value = "4"
+    docked.segment()
+    qtbot.waitUntil(lambda: docked.status.startswith("tile ") and "tile 0 " not in docked.status, timeout=20_000)
+    return docked
+
+
+class TestOneRun:
+    def test_the_labels_are_those_of_the_python_function(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish
+    ) -> None:
+        viewer.add_image(PLANE, name="cells")
+        docked.control("segment").native.click()
+        assert docked.running
+        finish(docked)
+        labels = result(viewer)
+        np.testing.assert_array_equal(labels.data, segment(PLANE, "blobs"))
+        assert labels.name == "cells labels"
+        assert docked.status.startswith("3 labels in ")
+
+    def test_the_labels_lie_where_the_image_lies(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        image = viewer.add_image(
+            PLANE,
+            scale=(2.0, 0.5),
+            translate=(10.0, -5.0),
+            rotate=30.0,
+            shear=(0.3,),
+            affine=np.array([[0.9, 0.2, 3.0], [-0.1, 1.1, 4.0], [0.0, 0.0, 1.0]]),
+            units=("um", "um"),
+            axis_labels=("y", "x"),
+        )
+        docked.segment()
+        finish(docked)
+        labels = result(viewer)
+        for name in ("scale", "translate", "rotate", "shear", "affine"):
+            np.testing.assert_allclose(
+                np.asarray(getattr(labels, name)), np.asarray(getattr(image, name)), err_msg=name
+            )
+        assert labels.units == image.units
+        assert labels.axis_labels == image.axis_labels
+        for centre in CENTRES:
+            assert labels.get_value(image.data_to_world(centre), world=True) > 0
+
+    def test_provenance_is_kept(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        image = viewer.add_image(PLANE, name="cells")
+        docked.control("min_size").value = "5"
+        docked.segment()
+        finish(docked)
+        mark = result(viewer).metadata[METADATA_KEY]
+        assert mark["source"] == str(image.unique_id)
+        assert mark["model"] == "blobs"
+        assert mark["options"] == {"model": "blobs", "axes": "yx", "min_size": 5}
+
+    def test_options_reach_the_run(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        viewer.add_image(PLANE)
+        docked.control("min_size").value = "5000"
+        docked.segment()
+        finish(docked)
+        assert result(viewer).data.max() == 0
+        assert docked.status.startswith("nothing found in ")
+
+    def test_a_caution_is_a_warning(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish, notified: list[tuple[str, str]]
+    ) -> None:
+        broken = PLANE.astype(np.float32)
+        broken[0, 0] = np.nan
+        viewer.add_image(broken, contrast_limits=(0, 1000))
+        docked.segment()
+        finish(docked)
+        assert [severity for severity, _ in notified] == ["warning"]
+        assert notified[0][1] in docked.status
+
+    def test_progress_is_shown_in_the_activity_dock_and_taken_away(
+        self, viewer: Viewer, long_run: SegmentWidget, finish: Finish
+    ) -> None:
+        from napari.utils import progress
+
+        (shown,) = progress._all_instances
+        assert shown.desc.startswith("segment large")
+        assert 0 < shown.n < shown.total
+        long_run.cancel()
+        finish(long_run)
+        assert not progress._all_instances
+
+
+class TestKindsOfLayers:
+    @pytest.mark.parametrize("axes", ["zyx", "tyx"])
+    def test_frame_by_frame(self, viewer: Viewer, docked: SegmentWidget, finish: Finish, axes: str) -> None:
+        viewer.add_image(STACK, scale=(3.0, 2.0, 0.5), units=("um", "um", "um"), axis_labels=("t", "y", "x"))
+        docked.control("axes").value = axes
+        docked.segment()
+        finish(docked)
+        labels = result(viewer)
+        assert labels.data.shape == STACK.shape
+        assert [len(np.unique(plane)) - 1 for plane in labels.data] == [3, 0, 1]
+        np.testing.assert_allclose(labels.scale, (3.0, 2.0, 0.5))
+
+    def test_a_stack_waits_for_the_reading_of_its_axes(self, viewer: Viewer, docked: SegmentWidget) -> None:
+        viewer.add_image(STACK, name="stack")
+        assert docked.status == "choose what the axes of 'stack' are"
+        assert not docked.control("segment").enabled
+        docked.control("axes").value = "zyx"
+        assert docked.status == ""
+        assert docked.control("segment").enabled
+
+    def test_a_stack_with_a_3d_model(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        volume = blobs((16, 40, 40), [(8, 12, 12), (8, 28, 28)])
+        viewer.add_image(volume)
+        docked.control("model").value = "blobs-3d"
+        docked.segment()
+        finish(docked)
+        assert result(viewer).data.max() == 2
+
+    def test_linked_slices(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        viewer.add_image(np.stack([PLANE, PLANE]), axis_labels=("z", "y", "x"))
+        assert docked.control("link_slices").enabled
+        docked.control("link_slices").value = True
+        docked.segment()
+        finish(docked)
+        labels = result(viewer).data
+        np.testing.assert_array_equal(labels[0], labels[1])
+
+    def test_rgb(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        grey = (PLANE // 4).astype(np.uint8)
+        image = viewer.add_image(np.stack([grey] * 3, axis=-1), rgb=True, scale=(2.0, 0.5))
+        docked.segment()
+        finish(docked)
+        labels = result(viewer)
+        assert labels.data.shape == PLANE.shape
+        assert labels.data.max() == 3
+        np.testing.assert_allclose(labels.scale, image.scale)
+        assert "grey" in docked.status
+
+    def test_a_channel_in_front(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        image = viewer.add_image(
+            np.stack([np.zeros_like(PLANE), PLANE]), scale=(1.0, 2.0, 0.5), translate=(0.0, 3.0, 4.0)
+        )
+        docked.control("axes").value = "cyx"
+        assert "choose the channel" in docked.status
+        docked.control("channel").value = 1
+        docked.segment()
+        finish(docked)
+        labels = result(viewer)
+        assert labels.data.shape == PLANE.shape
+        assert labels.data.max() == 3
+        np.testing.assert_allclose(labels.scale, (2.0, 0.5))
+        np.testing.assert_allclose(labels.data_to_world((4, 5)), image.data_to_world((0, 4, 5))[1:])
+
+    def test_labels_are_seen_over_every_channel_of_a_time_series(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish
+    ) -> None:
+        series = np.stack([STACK, np.zeros_like(STACK)], axis=1)
+        image = viewer.add_image(series, axis_labels=("t", "c", "y", "x"), scale=(5.0, 2.0, 1.0, 1.0))
+        docked.control("channel").value = 0
+        docked.segment()
+        finish(docked)
+        labels = result(viewer)
+        assert labels.data.shape == (3, 1, *PLANE.shape)
+        for time, expected in enumerate((True, False, True)):
+            for channel in range(2):
+                viewer.dims.set_current_step((0, 1), (time, channel))
+                there = image.data_to_world((time, channel, *CENTRES[0]))
+                assert bool(labels.get_value(there, world=True)) is expected
+
+    def test_multiscale(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        viewer.add_image([PLANE, PLANE[::2, ::2]], multiscale=True, scale=(2.0, 0.5))
+        docked.segment()
+        finish(docked)
+        labels = result(viewer)
+        np.testing.assert_array_equal(labels.data, segment(PLANE, "blobs"))
+        np.testing.assert_allclose(labels.scale, (2.0, 0.5))
+
+    def test_dask_is_read_frame_by_frame(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        read: list[tuple[int, ...]] = []
+
+        def plane(block: np.ndarray) -> np.ndarray:
+            read.append(block.shape)
+            return block
+
+        lazy = da.from_array(STACK, chunks=(1, *PLANE.shape)).map_blocks(
+            plane, dtype=STACK.dtype, meta=np.zeros((0, 0, 0), STACK.dtype)
+        )
+        viewer.add_image(lazy, axis_labels=("t", "y", "x"), contrast_limits=(0, 1000))
+        read.clear()
+        docked.segment()
+        finish(docked)
+        assert len(np.unique(result(viewer).data[0])) == 4
+        assert set(read) == {(1, *PLANE.shape)}
+
+
+class TestCancel:
+    def test_it_leaves_no_layer_and_a_usable_widget(
+        self, viewer: Viewer, long_run: SegmentWidget, finish: Finish
+    ) -> None:
+        assert not long_run.control("segment").enabled
+        long_run.control("cancel").native.click()
+        finish(long_run)
+        assert [layer.name for layer in viewer.layers] == ["large"]
+        assert long_run.status == "cancelled, no layer was changed"
+        viewer.layers.clear()
+        viewer.add_image(PLANE)
+        long_run.control("tile").value = ""
+        long_run.control("overlap").value = ""
+        long_run.segment()
+        finish(long_run)
+        assert result(viewer).data.max() == 3
+
+    def test_removing_the_image_ends_the_run(self, viewer: Viewer, long_run: SegmentWidget, finish: Finish) -> None:
+        viewer.layers.remove("large")
+        finish(long_run)
+        assert len(viewer.layers) == 0
+        assert "open an image" in str(long_run.state.problem)
+
+    def test_replacing_its_data_ends_the_run(self, viewer: Viewer, long_run: SegmentWidget, finish: Finish) -> None:
+        viewer.layers["large"].data = PLANE
+        finish(long_run)
+        assert not has_result(viewer)
+        assert long_run.status == "stopped: the data of the image layer were replaced"
+
+    def test_undocking_ends_the_run(self, viewer: Viewer, long_run: SegmentWidget, finish: Finish) -> None:
+        viewer.window.remove_dock_widget(long_run.native)
+        finish(long_run)
+        assert not has_result(viewer)
+
+    def test_closing_the_viewer_ends_the_run(
+        self, make_napari_viewer: Callable[..., Viewer], user_models: Path, qtbot: Any
+    ) -> None:
+        from qtpy.QtCore import QThreadPool
+
+        from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+        viewer = make_napari_viewer()
+        widget = SegmentWidget(viewer)
+        viewer.window.add_dock_widget(widget)
+        widget.control("model").value = "blobs"
+        viewer.add_image(np.tile(PLANE, (20, 20)))
+        widget.control("tile").value = "16"
+        widget.control("overlap").value = "4"
+        widget.segment()
+        qtbot.waitUntil(lambda: widget.status.startswith("tile 1"), timeout=20_000)
+        viewer.close()
+        assert QThreadPool.globalInstance().waitForDone(3000)
+
+    def test_a_second_start_is_ignored_while_one_runs(self, long_run: SegmentWidget, finish: Finish) -> None:
+        first = long_run._run
+        long_run.segment()
+        assert long_run._run is first
+        long_run.cancel()
+        finish(long_run)
+
+    def test_a_run_that_ended_is_forgotten(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        viewer.add_image(PLANE)
+        docked.segment()
+        run = weakref.ref(docked._run)
+        finish(docked)
+        gc.collect()
+        assert run() is None
+
+
+class TestSecondRun:
+    def test_it_replaces_the_first(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        viewer.add_image(PLANE)
+        docked.segment()
+        finish(docked)
+        first = result(viewer)
+        docked.control("min_size").value = "5000"
+        docked.segment()
+        finish(docked)
+        assert result(viewer) is first
+        assert first.data.max() == 0
+
+    def test_a_deleted_result_comes_back_as_a_new_layer(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish
+    ) -> None:
+        viewer.add_image(PLANE)
+        docked.segment()
+        finish(docked)
+        viewer.layers.remove(result(viewer))
+        docked.segment()
+        finish(docked)
+        assert result(viewer).data.max() == 3
+
+
+class TestErrors:
+    def test_a_refusal_is_told_as_a_sentence(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish, notified: list[tuple[str, str]]
+    ) -> None:
+        viewer.add_image(PLANE)
+        docked.control("tile").value = "512"
+        docked.control("memory").value = "0.000001"
+        docked.segment()
+        finish(docked)
+        assert [severity for severity, _ in notified] == ["error"]
+        assert "take a smaller tile" in notified[0][1]
+        assert docked.status == notified[0][1]
+        assert not has_result(viewer)
+        assert docked.control("segment").enabled
+
+    def test_an_unforeseen_error_is_told_too(
+        self,
+        viewer: Viewer,
+        docked: SegmentWidget,
+        finish: Finish,
+        notified: list[tuple[str, str]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def fail(*args: Any, **keywords: Any) -> Any:
+            raise RuntimeError("the device is lost")
+
+        monkeypatch.setattr("napari_tiled_unet.runtime.Runner.run", fail)
+        viewer.add_image(PLANE)
+        docked.segment()
+        finish(docked)
+        assert notified == [("error", "the device is lost")]
+        assert docked.status == "the device is lost"
+        assert docked.control("segment").enabled
+
+    def test_a_value_that_breaks_its_rule_is_told_at_once(self, viewer: Viewer, docked: SegmentWidget) -> None:
+        viewer.add_image(PLANE)
+        docked.control("min_size").value = "many"
+        assert "min_size='many'" in docked.status
+        assert not docked.control("segment").enabled
+        docked.control("min_size").value = ""
+        assert docked.status == ""
+
+    def test_without_an_image_the_start_says_what_to_do(
+        self, docked: SegmentWidget, notified: list[tuple[str, str]]
+    ) -> None:
+        docked.segment()
+        assert not docked.running
+        assert notified == [("error", "open an image, or take one from File > Open Sample")]
+
+
+class TestForm:
+    def test_only_images_are_offered(self, viewer: Viewer, docked: SegmentWidget) -> None:
+        image = viewer.add_image(PLANE)
+        viewer.add_labels(np.zeros((4, 5), np.uint8))
+        viewer.add_points(np.zeros((1, 2)))
+        assert docked.control("layer").choices == (image,)
+        assert docked.layer is image
+
+    def test_layers_are_followed(self, viewer: Viewer, docked: SegmentWidget) -> None:
+        assert docked.layer is None
+        first = viewer.add_image(PLANE, name="first")
+        second = viewer.add_image(PLANE, name="second")
+        assert docked.layer is first
+        docked.layer = second
+        second.name = "renamed"
+        assert docked.layer is second
+        assert docked.control("layer").current_choice == "renamed"
+        viewer.layers.remove(second)
+        assert docked.layer is first
+
+    def test_the_reading_of_axes_is_kept_per_layer(self, viewer: Viewer, docked: SegmentWidget) -> None:
+        first, second = viewer.add_image(STACK, name="first"), viewer.add_image(STACK, name="second")
+        docked.layer = first
+        docked.control("axes").value = "tyx"
+        docked.layer = second
+        assert docked.state.axes_taken is None
+        docked.layer = first
+        assert docked.state.axes_taken == "tyx"
+
+    def test_models_are_offered_with_their_card(self, docked: SegmentWidget) -> None:
+        assert {"blobs", "blobs-3d"} <= set(docked.control("model").choices)
+        assert "bright blobs, by construction" in docked.control("model").tooltip
+
+    def test_a_new_model_is_found(self, docked: SegmentWidget, user_models: Path) -> None:
+        new = user_models / "newcomer.safetensors"
+        new.write_bytes((user_models / "blobs.safetensors").read_bytes())
+        try:
+            docked.control("reread").native.click()
+            assert "newcomer" in docked.control("model").choices
+            assert docked.control("model").value == "blobs"
+        finally:
+            new.unlink()
+
+    def test_advanced_rows_are_folded_until_asked_for(self, docked: SegmentWidget) -> None:
+        tile, button = docked.control("tile").native, docked.control("advanced").native
+        assert not tile.isVisibleTo(docked.native)
+        button.click()
+        assert tile.isVisibleTo(docked.native)
+        button.click()
+        assert not tile.isVisibleTo(docked.native)
+
+    def test_every_control_has_a_tooltip(self, docked: SegmentWidget) -> None:
+        named = [docked.control(name) for name in ("layer", "reread", "advanced", "segment", "cancel")]
+        for widget in [*named, *(docked.control(name) for name in SegmentOptions.model_fields)]:
+            assert widget.native.toolTip(), widget.name
+
+    def test_it_fits_a_dock_of_320_pixels(self, viewer: Viewer, docked: SegmentWidget) -> None:
+        from qtpy.QtWidgets import QScrollArea
+
+        viewer.add_image(STACK, name="a very long name, as files from a microscope tend to have.ome.tif")
+        docked.control("advanced").native.click()
+        (area,) = docked.native.findChildren(QScrollArea)
+        docked.native.resize(320, 700)
+        assert docked.native.minimumSizeHint().width() <= 320
+        assert area.widget().minimumSizeHint().width() <= 300
