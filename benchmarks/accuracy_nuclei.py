@@ -69,10 +69,16 @@ def main() -> None:
         scored.append(Scored(name, image, truth, labels))
 
     result = average_precision([s.labels for s in scored], [s.truth for s in scored])
-    print(f"{model.spec.name}, {arguments.kind} {arguments.split}: {len(scored)} images, {sum(len(np.unique(s.truth)) - 1 for s in scored)} objects")
+    print(
+        f"{model.spec.name}, {arguments.kind} {arguments.split}: {len(scored)} images, {sum(len(np.unique(s.truth)) - 1 for s in scored)} objects"
+    )
     print("IoU      " + "  ".join(f"{t:.2f}" for t in result.thresholds) + "  mean")
     for title, values in (("pooled", result.pooled), ("per image", result.per_image_mean)):
-        print(f"{title:<9}" + "  ".join(f".{round(v * 1000):03d}" for v in values) + f"  .{round(float(np.mean(values)) * 1000):03d}")
+        print(
+            f"{title:<9}"
+            + "  ".join(f".{round(v * 1000):03d}" for v in values)
+            + f"  .{round(float(np.mean(values)) * 1000):03d}"
+        )
     print(f"{seconds / megapixels:.2f} s per megapixel, image to labels, {megapixels:.1f} megapixels")
     if arguments.figures:
         show_worst(scored, arguments.figures)

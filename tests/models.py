@@ -31,7 +31,9 @@ def blob_model(
     middle = (1,) * ndim
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d | torch.nn.ConvTranspose2d | torch.nn.ConvTranspose3d):
+            if isinstance(
+                module, torch.nn.Conv2d | torch.nn.Conv3d | torch.nn.ConvTranspose2d | torch.nn.ConvTranspose3d
+            ):
                 module.weight.zero_()
                 if module.bias is not None:
                     module.bias.zero_()

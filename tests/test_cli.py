@@ -65,7 +65,9 @@ def test_one_image_may_name_its_result(images: Path, tmp_path: Path) -> None:
 
 
 def test_maps_are_saved_when_asked_for(images: Path, tmp_path: Path) -> None:
-    assert cli.run(["segment", str(images / "a.ome.tif"), "--model", "blobs", "--out", str(tmp_path), "--save-maps"]) == 0
+    assert (
+        cli.run(["segment", str(images / "a.ome.tif"), "--model", "blobs", "--out", str(tmp_path), "--save-maps"]) == 0
+    )
     maps = read_image(tmp_path / "a_maps.ome.tif")
     assert maps.axes == "cyx"
     assert maps.shape == (2, *PLANE.shape)
@@ -99,12 +101,23 @@ def test_one_bad_file_does_not_stop_the_rest(images: Path, tmp_path: Path, capsy
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["a_labels.ome.tif", "b_labels.ome.tif"]
 
 
-def test_images_of_one_name_do_not_replace_each_other(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_one_name_do_not_replace_each_other(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = tmp_path / "other"
     other.mkdir()
     tifffile.imwrite(other / "a.tif", PLANE)
     status = cli.run(
-        ["segment", str(images / "a.ome.tif"), str(other / "a.tif"), "--model", "blobs", "--out", str(tmp_path / "o"), "--json"]
+        [
+            "segment",
+            str(images / "a.ome.tif"),
+            str(other / "a.tif"),
+            "--model",
+            "blobs",
+            "--out",
+            str(tmp_path / "o"),
+            "--json",
+        ]
     )
     report = json.loads(capsys.readouterr().out)
     assert status == cli.FAILED
@@ -134,7 +147,9 @@ def test_a_folder_without_images_is_a_wrong_command(tmp_path: Path, capsys: pyte
     assert "no image files in" in capsys.readouterr().err
 
 
-def test_an_unwritable_output_fails_before_the_work(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_output_fails_before_the_work(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("in the way")
     status = cli.run(["segment", str(images), "--model", "blobs", "--out", str(tmp_path / "file" / "x"), "--json"])
     assert status == cli.FAILED
@@ -184,7 +199,19 @@ def test_interrupting_leaves_no_half_file(tmp_path: Path, model_folder: Path) ->
     tifffile.imwrite(tmp_path / "big.tif", np.tile(PLANE, (30, 24)))
     out = tmp_path / "out"
     environment = {**os.environ, "TILED_UNET_MODELS": str(model_folder)}
-    command = [*OURS, "segment", str(tmp_path / "big.tif"), "--model", "blobs", "--out", str(out), "--tile", "24", "--overlap", "8"]
+    command = [
+        *OURS,
+        "segment",
+        str(tmp_path / "big.tif"),
+        "--model",
+        "blobs",
+        "--out",
+        str(out),
+        "--tile",
+        "24",
+        "--overlap",
+        "8",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) as process:
         assert process.stderr is not None
         assert "big.tif" in process.stderr.readline()

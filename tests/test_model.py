@@ -141,7 +141,9 @@ def test_a_file_without_a_spec_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, None, "1"])
 def test_another_version_is_refused(model_file: Path, version: object) -> None:
-    with pytest.raises(ModelError, match=rf"format version {version!r}, this package reads version {FORMAT_VERSION}; update"):
+    with pytest.raises(
+        ModelError, match=rf"format version {version!r}, this package reads version {FORMAT_VERSION}; update"
+    ):
         load_model(rewritten(model_file, format_version=version))
 
 
@@ -192,10 +194,19 @@ def test_saving_never_replaces_by_accident(model_file: Path) -> None:
 
 def test_the_card_tells_what_matters() -> None:
     text = "\n".join(card_lines(tiny_model().spec))
-    for part in ("tiny: a model for tests", "CC0-1.0", "(0.5, 0.5) micrometer", "20 voxels", "percentile 2 to 99", "0.500"):
+    for part in (
+        "tiny: a model for tests",
+        "CC0-1.0",
+        "(0.5, 0.5) micrometer",
+        "20 voxels",
+        "percentile 2 to 99",
+        "0.500",
+    ):
         assert part in text
 
 
 def test_listing_models_does_not_import_torch() -> None:
-    code = "import sys; from napari_tiled_unet.model import list_models; list_models(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from napari_tiled_unet.model import list_models; list_models(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

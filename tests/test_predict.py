@@ -45,7 +45,9 @@ NETWORKS = {
 }
 
 
-def drain(network: Network, frame: np.ndarray, plan: TilePlan, blend: str = "crop", target: Objects | None = None) -> np.ndarray:
+def drain(
+    network: Network, frame: np.ndarray, plan: TilePlan, blend: str = "crop", target: Objects | None = None
+) -> np.ndarray:
     statistics, _ = measure(frame, Normalisation())
     runner = Runner(network, (target or Objects()).activate, CPU, torch.float32)
     events = iter_predict(frame, statistics, runner, plan, n_maps=2, blend=blend)
@@ -157,5 +159,7 @@ def test_running_out_of_memory_is_said_with_the_remedy(monkeypatch: pytest.Monke
         raise torch.OutOfMemoryError("no")
 
     monkeypatch.setattr(runner, "_network", too_much)
-    with pytest.raises(MemoryBudgetError, match=r"tiles of \(8, 8\) voxels ran out of memory on cpu; take a smaller tile"):
+    with pytest.raises(
+        MemoryBudgetError, match=r"tiles of \(8, 8\) voxels ran out of memory on cpu; take a smaller tile"
+    ):
         runner.run(np.zeros((1, 1, 8, 8), np.float32))

@@ -74,7 +74,9 @@ def test_what_is_asked_for_is_done() -> None:
 
 
 def test_a_tile_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(MemoryBudgetError, match=r"a tile of \(2000, 2000\) voxels needs about 0.37 GiB, 0.09 GiB may be used"):
+    with pytest.raises(
+        MemoryBudgetError, match=r"a tile of \(2000, 2000\) voxels needs about 0.37 GiB, 0.09 GiB may be used"
+    ):
         plan((3000, 2500), tile=(2000,), megabytes=100)
     with pytest.raises(MemoryBudgetError, match=r"the smallest tile that overlap .* allows"):
         plan((3000, 2500), overlap="exact", megabytes=0.01)
@@ -105,7 +107,9 @@ def test_the_cpu_is_always_there() -> None:
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(OptionsError, match=r"device 'cuda:99' is not there: torch sees \d+ CUDA devices; use 'cpu' or 'auto'"):
+    with pytest.raises(
+        OptionsError, match=r"device 'cuda:99' is not there: torch sees \d+ CUDA devices; use 'cpu' or 'auto'"
+    ):
         choose_device("cuda:99")
     if not torch.backends.mps.is_available():
         with pytest.raises(OptionsError, match="device 'mps' is not there"):

@@ -99,7 +99,9 @@ def test_axes_may_stand_in_any_order() -> None:
 def test_one_channel_is_chosen() -> None:
     two = np.stack([np.zeros_like(PLANE), PLANE])
     assert segment(two, "blobs", axes="cyx", channel=1).max() == 3
-    with pytest.raises(OptionsError, match=r"has 2 channels, model 'blobs' takes one .*; say which with channel=0 to 1"):
+    with pytest.raises(
+        OptionsError, match=r"has 2 channels, model 'blobs' takes one .*; say which with channel=0 to 1"
+    ):
         segment(two, "blobs", axes="cyx")
     with pytest.raises(OptionsError, match=r"channel=2, the image has 2, counted from 0; take 0 to 1"):
         segment(two, "blobs", axes="cyx", channel=2)
@@ -110,7 +112,9 @@ def test_one_channel_is_chosen() -> None:
 def test_a_model_of_two_channels_takes_exactly_two() -> None:
     model = blob_model(in_channels=2)
     assert segment(np.stack([PLANE, PLANE[::-1]]), model, axes="cyx").max() == 3
-    with pytest.raises(ImageError, match=r"has 1 channels, model 'blobs' needs 2 \(channel 0, channel 1\); give exactly those"):
+    with pytest.raises(
+        ImageError, match=r"has 1 channels, model 'blobs' needs 2 \(channel 0, channel 1\); give exactly those"
+    ):
         segment(PLANE, model)
     with pytest.raises(OptionsError, match=r"channel chooses one channel, model 'blobs' needs 2"):
         segment(np.stack([PLANE, PLANE]), model, axes="cyx", channel=1)

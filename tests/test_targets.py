@@ -72,7 +72,11 @@ def test_the_loss_falls_towards_the_truth_and_ignores_weight_zero(target: Target
     maps, weight = torch.from_numpy(encoded.maps)[None], torch.from_numpy(encoded.weight)[None].clone()
     right = maps.clamp(1e-3, 1 - 1e-3).logit() * (1 if target.kind == "objects" else 2)
     wrong = -right
-    assert target.loss(right, maps, weight) < target.loss(torch.zeros_like(maps), maps, weight) < target.loss(wrong, maps, weight)
+    assert (
+        target.loss(right, maps, weight)
+        < target.loss(torch.zeros_like(maps), maps, weight)
+        < target.loss(wrong, maps, weight)
+    )
     weight[..., :20] = 0
     changed = maps.clone()
     changed[..., :20] = 1 - changed[..., :20]

@@ -163,7 +163,9 @@ def validate(network: torch.nn.Module, samples: list[Sample], target: Objects) -
     return {"ap50": pooled[0], "ap75": pooled[5], "ap90": pooled[8], "mean": float(pooled.mean())}
 
 
-def model_of(network: torch.nn.Module, target: Objects, arguments: argparse.Namespace, scores: dict[str, float], step: int) -> Model:
+def model_of(
+    network: torch.nn.Module, target: Objects, arguments: argparse.Namespace, scores: dict[str, float], step: int
+) -> Model:
     """Return the trained network with everything needed to use it right."""
     spec = ModelSpec(
         name="nuclei",
@@ -285,12 +287,18 @@ def train(arguments: argparse.Namespace) -> None:
             print(f"step {step} {spent / 60:.1f} min loss {np.mean(losses[-20:]):.4f}", flush=True)
         if step % arguments.validate_every == 0 or last:
             scores = validate(averaged.module, validation, target)
-            log.write(f"{step},{spent:.0f},{np.mean(losses):.5f}," + ",".join(f"{v:.4f}" for v in scores.values()) + "\n")
+            log.write(
+                f"{step},{spent:.0f},{np.mean(losses):.5f}," + ",".join(f"{v:.4f}" for v in scores.values()) + "\n"
+            )
             print(f"step {step} {spent / 60:.1f} min val {scores}", flush=True)
             losses = []
             if scores["mean"] > best:
                 best = scores["mean"]
-                save_model(model_of(averaged.module, target, arguments, scores, step), run / "nuclei.safetensors", overwrite=True)
+                save_model(
+                    model_of(averaged.module, target, arguments, scores, step),
+                    run / "nuclei.safetensors",
+                    overwrite=True,
+                )
             save_checkpoint(
                 checkpoint,
                 network=network.state_dict(),

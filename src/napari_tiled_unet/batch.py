@@ -89,7 +89,9 @@ def run_batch(
 
     images = image_files(paths)
     if not images:
-        raise OptionsError(f"no image files in {', '.join(map(str, paths))}; give image files or a folder that has some")
+        raise OptionsError(
+            f"no image files in {', '.join(map(str, paths))}; give image files or a folder that has some"
+        )
     targets = result_paths(images, out)
 
     from napari_tiled_unet.model import load_model
@@ -143,7 +145,9 @@ def _segment_file(
     started = time.perf_counter()
     try:
         if clash:
-            raise FileError(f"another image of this run also writes {str(labels)!r}; segment them into different folders")
+            raise FileError(
+                f"another image of this run also writes {str(labels)!r}; segment them into different folders"
+            )
         if labels.exists() and not overwrite:
             result.state, result.error = "skipped", "result exists; --overwrite replaces it"
             return result
@@ -187,10 +191,18 @@ def _work(
             elif isinstance(event, Finished):
                 spacing = source.spacing_of("".join(a for a in event.axes if a in "zyx"))
                 write_labels(
-                    labels, event.labels, event.axes, spacing, source.units, description=event.provenance, overwrite=overwrite
+                    labels,
+                    event.labels,
+                    event.axes,
+                    spacing,
+                    source.units,
+                    description=event.provenance,
+                    overwrite=overwrite,
                 )
                 if event.maps is not None:
-                    maps_path = labels.with_name(labels.name.removesuffix("_labels.ome.tif").split(".ome.tif")[0] + "_maps.ome.tif")
+                    maps_path = labels.with_name(
+                        labels.name.removesuffix("_labels.ome.tif").split(".ome.tif")[0] + "_maps.ome.tif"
+                    )
                     write_maps(
                         maps_path,
                         event.maps,
@@ -290,5 +302,6 @@ def _report(results: Sequence[FileResult], seconds: float, as_json: bool) -> Non
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     console.print(
-        f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed in {seconds:.1f} s", highlight=False
+        f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed in {seconds:.1f} s",
+        highlight=False,
     )

@@ -278,9 +278,7 @@ def luminance(image: Image) -> Image:
     if image.n_channels not in (3, 4):
         raise ImageError(f"{image.name!r} has {image.n_channels} channels, RGB has 3 or 4; choose one with channel")
     channel_axis = image.axes.index("c")
-    return replace(
-        image, data=_Luminance(image.data, channel_axis), axes=image.axes.replace("c", ""), is_rgb=False
-    )
+    return replace(image, data=_Luminance(image.data, channel_axis), axes=image.axes.replace("c", ""), is_rgb=False)
 
 
 class _Luminance:

@@ -70,16 +70,22 @@ def read_image(path: str | Path, axes: str | None = None) -> Image:
     if path.is_dir() and suffix != ".zarr":
         raise FileError(f"{str(path)!r} is a folder; give an image file, or on the command line its images are taken")
     if suffix not in _SUFFIXES:
-        raise FileError(f"{str(path)!r} has an unknown format; the known ones are {', '.join(_SUFFIXES)}: convert it to OME-TIFF")
+        raise FileError(
+            f"{str(path)!r} has an unknown format; the known ones are {', '.join(_SUFFIXES)}: convert it to OME-TIFF"
+        )
     reader = _read_tiff if suffix in _TIFF else {".npy": _read_npy, ".zarr": _read_zarr}.get(suffix, _read_picture)
     try:
         return reader(path, axes)
     except (FileError, ImageError, MemoryError):
         raise
     except ModuleNotFoundError as error:
-        raise FileError(f"{str(path)!r} needs the package {error.name!r}; install it with pip install {error.name}") from None
+        raise FileError(
+            f"{str(path)!r} needs the package {error.name!r}; install it with pip install {error.name}"
+        ) from None
     except Exception as error:  # a damaged file can raise anything in the libraries that decode it
-        raise FileError(f"{str(path)!r} is damaged or not a {suffix} file ({error}); open it elsewhere or get it again") from error
+        raise FileError(
+            f"{str(path)!r} is damaged or not a {suffix} file ({error}); open it elsewhere or get it again"
+        ) from error
 
 
 def _read_npy(path: Path, axes: str | None) -> Image:
@@ -105,12 +111,11 @@ def _read_tiff(path: Path, axes: str | None) -> Image:
         if len(tiff.series) > 1:
             notes = (f"{path.name} holds {len(tiff.series)} images, the first is taken",)
         found = series.axes.lower()
-        rgb = tiff.pages[0].photometric == tifffile.PHOTOMETRIC.RGB and "s" in found
+        rgb = series.keyframe.photometric == tifffile.PHOTOMETRIC.RGB and "s" in found
         sizes = _tiff_spacing(tiff)
         data = _tiff_data(path, tiff)
     data, found = _without_unknown_axes(data, found)
-    if axes is None:
-        axes = _known_axes(found, tuple(data.shape), path)
+    axes = axes or _known_axes(found, tuple(data.shape), path)
     image = Image(data, axes, name=path.name, is_rgb=rgb and "c" in axes, notes=notes)
     spacing = tuple(sizes.get(a, 0.0) for a in image.spatial_axes)
     return image.with_spacing(spacing) if all(s > 0 for s in spacing) else image
@@ -123,7 +128,11 @@ def _tiff_data(path: Path, tiff: Any) -> Any:
         return series.asarray()
     if series.dataoffset is not None and series.keyframe.is_memmappable:
         return np.memmap(
-            path, dtype=np.dtype(tiff.byteorder + series.dtype.char), mode="r", offset=series.dataoffset, shape=series.shape
+            path,
+            dtype=np.dtype(tiff.byteorder + series.dtype.char),
+            mode="r",
+            offset=series.dataoffset,
+            shape=series.shape,
         )
     import zarr
 
@@ -160,7 +169,7 @@ def _without_unknown_axes(data: Any, axes: str) -> tuple[Any, str]:
     return data, "".join(a for a, k in zip(axes, keep, strict=True) if k)
 
 
-def _known_axes(found: str, shape: tuple[int, ...], path: Path) -> str | None:
+def _known_axes(found: str, shape: tuple[int, ...], path: Path) -> str:
     if set(found) <= set(AXES):
         return found
     unknown = [n for a, n in zip(found, shape, strict=True) if a not in AXES]

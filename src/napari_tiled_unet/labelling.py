@@ -34,7 +34,7 @@ def classes_from_maps(probabilities: npt.NDArray[np.float32], background: int | 
     numpy.ndarray
         ``([z,] y, x)`` uint8. With a background, the other classes keep their order from 1.
     """
-    best = probabilities.argmax(axis=0)
+    best: npt.NDArray[np.intp] = probabilities.argmax(axis=0)
     if background is None:
         return (best + 1).astype(np.uint8)
     order = np.arange(1, len(probabilities) + 1)
@@ -78,7 +78,10 @@ def centre_map(labels: Labels, spacing: Sequence[float] | None = None) -> npt.ND
     positions = [p * s for p, s in zip(places, size, strict=True)]
 
     def squared_distance(centres: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-        return np.sum([(p - c[number]) ** 2 for p, c in zip(positions, centres, strict=True)], axis=0)
+        total: npt.NDArray[np.float64] = sum(
+            ((p - c[number]) ** 2 for p, c in zip(positions, centres, strict=True)), np.zeros(number.size)
+        )
+        return total
 
     with np.errstate(invalid="ignore"):
         centroids = [np.bincount(number, weights=p) / count for p in positions]
@@ -140,11 +143,10 @@ def _components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
     """Number the parts of a mask that hang together by faces."""
     import cc3d
 
-    faces = {1: 4, 2: 4, 3: 6}[mask.ndim]
-    numbered: npt.NDArray[np.uint32] = cc3d.connected_components(
-        np.ascontiguousarray(mask), connectivity=faces, out_dtype=np.uint32
+    numbered = cc3d.connected_components(
+        np.ascontiguousarray(mask), connectivity=6 if mask.ndim == 3 else 4, out_dtype=np.uint32
     )
-    return numbered
+    return numbered.astype(np.uint32, copy=False)
 
 
 def _seed_the_rest(seeds: npt.NDArray[np.uint32], parts: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:

@@ -79,7 +79,8 @@ class AveragePrecision:
     @property
     def per_image_mean(self) -> npt.NDArray[np.float64]:
         """Mean of the images' own average precision: every image counts the same."""
-        return np.mean([m.average_precision for m in self.images], axis=0)
+        mean: npt.NDArray[np.float64] = np.stack([m.average_precision for m in self.images]).mean(axis=0)
+        return mean
 
 
 def average_precision(

@@ -161,7 +161,9 @@ def find_model(name: str | Path) -> Path:
         if path.is_dir():
             raise ModelError(f"model {text!r} is a folder; give the .safetensors file in it")
         if not path.exists():
-            raise ModelError(f"model file {text!r} does not exist; give the path of a .safetensors file or a name from {_names()}")
+            raise ModelError(
+                f"model file {text!r} does not exist; give the path of a .safetensors file or a name from {_names()}"
+            )
         return path
     for folder in (user_folder(), bundled_folder()):
         path = folder / f"{text}.safetensors"
@@ -189,7 +191,9 @@ def read_spec(path: str | Path) -> ModelSpec:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"model file {str(path)!r} is damaged or not a .safetensors file ({error}); get it again") from None
+        raise ModelError(
+            f"model file {str(path)!r} is damaged or not a .safetensors file ({error}); get it again"
+        ) from None
     if _KEY not in metadata:
         raise ModelError(
             f"{str(path)!r} holds tensors but no {_KEY!r} spec, so how to use them is not known; save it with save_model"

@@ -42,11 +42,14 @@ class SegmentOptions(BaseModel):
         Field(description="axes of the image, letters of tczyx in array order; default: from its metadata"),
     ] = None
     channel: Annotated[
-        int | None, Field(ge=0, description="channel to segment, counted from 0, when the image has more than the model")
+        int | None,
+        Field(ge=0, description="channel to segment, counted from 0, when the image has more than the model"),
     ] = None
     spacing: Annotated[
         tuple[float, ...] | None,
-        Field(description="physical size of a voxel per spatial axis of the image, in the unit of the model (micrometre)"),
+        Field(
+            description="physical size of a voxel per spatial axis of the image, in the unit of the model (micrometre)"
+        ),
     ] = None
     object_size: Annotated[
         float | None,
@@ -54,7 +57,10 @@ class SegmentOptions(BaseModel):
     ] = None
     tile: Annotated[
         tuple[int, ...] | Literal["auto"],
-        Field(description="tile size in voxels, one number or one per spatial axis; auto fits memory", json_schema_extra=_ADVANCED),
+        Field(
+            description="tile size in voxels, one number or one per spatial axis; auto fits memory",
+            json_schema_extra=_ADVANCED,
+        ),
     ] = "auto"
     overlap: Annotated[
         tuple[int, ...] | Literal["auto", "exact"],
@@ -65,22 +71,30 @@ class SegmentOptions(BaseModel):
     ] = "auto"
     blend: Annotated[
         BlendMode,
-        Field(description="how tiles meet: crop writes each voxel once, gaussian averages", json_schema_extra=_ADVANCED),
+        Field(
+            description="how tiles meet: crop writes each voxel once, gaussian averages", json_schema_extra=_ADVANCED
+        ),
     ] = "crop"
-    device: Annotated[
-        str, Field(description="auto, cpu, cuda, cuda:N or mps", json_schema_extra=_ADVANCED)
-    ] = "auto"
+    device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N or mps", json_schema_extra=_ADVANCED)] = "auto"
     precision: Annotated[
         Precision,
-        Field(description="number format of the network; auto is the fastest the device has in hardware", json_schema_extra=_ADVANCED),
+        Field(
+            description="number format of the network; auto is the fastest the device has in hardware",
+            json_schema_extra=_ADVANCED,
+        ),
     ] = "auto"
     memory: Annotated[
         float | None,
-        Field(description="memory that a run may use, in GiB; default: most of what is free", json_schema_extra=_ADVANCED),
+        Field(
+            description="memory that a run may use, in GiB; default: most of what is free", json_schema_extra=_ADVANCED
+        ),
     ] = None
     normalisation: Annotated[
         NormalisationMethod | None,
-        Field(description="intensity normalisation of the whole frame; default: the model's own", json_schema_extra=_ADVANCED),
+        Field(
+            description="intensity normalisation of the whole frame; default: the model's own",
+            json_schema_extra=_ADVANCED,
+        ),
     ] = None
     foreground_threshold: Annotated[
         float | None,
@@ -88,17 +102,25 @@ class SegmentOptions(BaseModel):
     ] = None
     seed_threshold: Annotated[
         float | None,
-        Field(gt=0, lt=1, description="centre value above which an object is seeded; higher merges less; default: the model's own"),
+        Field(
+            gt=0,
+            lt=1,
+            description="centre value above which an object is seeded; higher merges less; default: the model's own",
+        ),
     ] = None
     min_size: Annotated[
         int | None, Field(ge=0, description="smallest object kept, in voxels; default: the model's own")
     ] = None
     fill_holes: Annotated[
-        bool | None, Field(description="fill holes inside objects; default: the model's own", json_schema_extra=_ADVANCED)
+        bool | None,
+        Field(description="fill holes inside objects; default: the model's own", json_schema_extra=_ADVANCED),
     ] = None
     link_slices: Annotated[
         bool,
-        Field(description="join the 2D objects of a z-stack into 3D objects where they overlap", json_schema_extra=_ADVANCED),
+        Field(
+            description="join the 2D objects of a z-stack into 3D objects where they overlap",
+            json_schema_extra=_ADVANCED,
+        ),
     ] = False
 
     @classmethod
@@ -137,7 +159,9 @@ class SegmentOptions(BaseModel):
         if value is None:
             return None
         if set(value) - set("tczyx") or len(set(value)) != len(value) or not {"y", "x"} <= set(value):
-            raise ValueError("axes must be different letters of 'tczyx' and hold both y and x, for example 'zyx' or 'tcyx'")
+            raise ValueError(
+                "axes must be different letters of 'tczyx' and hold both y and x, for example 'zyx' or 'tcyx'"
+            )
         return value
 
     @field_validator("spacing")
@@ -160,7 +184,9 @@ class SegmentOptions(BaseModel):
     @classmethod
     def _positive_tile(cls, value: tuple[int, ...] | str) -> tuple[int, ...] | str:
         if isinstance(value, tuple) and not (1 <= len(value) <= 3 and all(v >= 1 for v in value)):
-            raise ValueError("tile must be 'auto', or 1 to 3 whole numbers of at least 1, for example 512 or (32, 256, 256)")
+            raise ValueError(
+                "tile must be 'auto', or 1 to 3 whole numbers of at least 1, for example 512 or (32, 256, 256)"
+            )
         return value
 
     @field_validator("overlap")

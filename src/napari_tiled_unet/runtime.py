@@ -194,7 +194,11 @@ def choose_tiles(
     refused: Exception | None = None
     for candidate in candidates:
         try:
-            sides = tile if isinstance(tile, tuple) else _largest_tile(shape, candidate, network.stride, most, budget / voxel_bytes)
+            sides = (
+                tile
+                if isinstance(tile, tuple)
+                else _largest_tile(shape, candidate, network.stride, most, budget / voxel_bytes)
+            )
             plan = plan_tiles(shape, sides, candidate, network.stride)
         except (MemoryBudgetError, OptionsError) as error:
             refused = error
@@ -300,7 +304,7 @@ class Runner:
         self._layout = torch.channels_last if network.spec.ndim == 2 else torch.channels_last_3d
         prepared = copy.deepcopy(network).eval()
         fold_norms(prepared)
-        self._network = prepared.to(device=device, dtype=dtype, memory_format=self._layout)
+        self._network = prepared.to(device=device, dtype=dtype).to(memory_format=self._layout)  # type: ignore[call-overload]
 
     def run(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the maps, ``(n, k, *spatial)`` float32, of tiles ``(n, c, *spatial)``.
@@ -327,12 +331,11 @@ class Runner:
 
 def fold_norms(network: torch.nn.Module) -> None:
     """Fold every batch norm into the convolution before it, in place; same outputs."""
-    import torch
+    from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-    batch_norms = (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
     for module in network.modules():
         conv, norm = getattr(module, "conv", None), getattr(module, "norm", None)
-        if isinstance(norm, batch_norms) and isinstance(conv, torch.nn.Module):
+        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d) and isinstance(conv, nn.Conv2d | nn.Conv3d):
             module.conv = fuse_conv_bn_eval(conv, norm)
-            module.norm = torch.nn.Identity()
+            module.norm = nn.Identity()

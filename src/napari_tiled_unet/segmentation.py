@@ -23,7 +23,14 @@ from napari_tiled_unet.model import Model, load_model
 from napari_tiled_unet.normalise import Normalisation, measure
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
 from napari_tiled_unet.predict import iter_predict
-from napari_tiled_unet.runtime import Runner, bytes_per_voxel, choose_device, choose_precision, choose_tiles, memory_budget
+from napari_tiled_unet.runtime import (
+    Runner,
+    bytes_per_voxel,
+    choose_device,
+    choose_precision,
+    choose_tiles,
+    memory_budget,
+)
 
 if TYPE_CHECKING:
     from napari_tiled_unet.image import Frame
@@ -194,7 +201,9 @@ def _channels(source: Image, model: Model, options: SegmentOptions) -> tuple[int
         if wanted != 1:
             raise OptionsError(f"channel chooses one channel, model {model.spec.name!r} needs {wanted}; leave it out")
         if options.channel >= found:
-            raise OptionsError(f"channel={options.channel}, the image has {found}, counted from 0; take 0 to {found - 1}")
+            raise OptionsError(
+                f"channel={options.channel}, the image has {found}, counted from 0; take 0 to {found - 1}"
+            )
         return (options.channel,)
     if found == wanted:
         return None
@@ -313,7 +322,7 @@ def _run(
             numbered += count
         labels[frame.position] = frame_labels
         if maps is not None:
-            maps[(slice(None), *frame.position)] = frame_maps
+            maps.reshape(len(maps), len(frames), *spatial)[:, frame.index] = frame_maps
         yield FrameDone(frame.index, frame.position, labels[frame.position], count, frame_maps if keep_maps else None)
     if options.link_slices:
         _link(labels, axes)

@@ -71,7 +71,14 @@ def test_width_and_depth_grow_the_network() -> None:
 )
 def test_choices_combine(norm: str, activation: str, downsample: str, upsample: str, block: str) -> None:
     spec = network_spec(
-        "unet", width=4, depth=2, norm=norm, activation=activation, downsample=downsample, upsample=upsample, block=block
+        "unet",
+        width=4,
+        depth=2,
+        norm=norm,
+        activation=activation,
+        downsample=downsample,
+        upsample=upsample,
+        block=block,
     )
     network = build_network(spec).eval()
     assert network(torch.rand(1, 1, 11, 12)).shape == (1, 1, 11, 12)

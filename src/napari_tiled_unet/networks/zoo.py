@@ -136,7 +136,9 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the size of ``x``."""
         shape = tuple(x.shape[2:])
-        padded = tuple(max(math.ceil(n / s) * s, least) for n, s, least in zip(shape, self.stride, self._least, strict=True))
+        padded = tuple(
+            max(math.ceil(n / s) * s, least) for n, s, least in zip(shape, self.stride, self._least, strict=True)
+        )
         for axis, (n, p) in enumerate(zip(shape, padded, strict=True)):
             if n != p:
                 x = x.index_select(axis + 2, reflected_indices(n, p).to(x.device))
@@ -160,7 +162,7 @@ class Network(nn.Module):
 
 def _initialise(module: nn.Module) -> None:
     """He et al. 2015 (arXiv:1502.01852) for convolutions, as the U-Net paper asks."""
-    if isinstance(module, (*CONV.values(),)):
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
