@@ -1,13 +1,13 @@
-# make demo    segment a bundled image offline; a picture to look at in demo/
-# make test    all checks and tests
-# Both make their own environment; everything else builds on the one for tests.
+# make demo    segment a bundled image offline; the picture is demo/overlay.png
+# make test    all checks and all tests
+# Each makes its own virtual environment; the other targets use that of the tests.
 
 PYTHON ?= python3
 VENV := .venv
 DEMO_VENV := .venv-demo
-RUN := $(VENV)/bin
-# Installing with the pin keeps pip from fetching a CUDA build of torch.
-INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+BIN := $(VENV)/bin
+# The constraint keeps pip from fetching gigabytes of CUDA with a newer torch.
+INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: demo test check napari bench docs system-packages clean
 
@@ -15,41 +15,36 @@ demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/tiled-unet demo --out demo
 
 test: system-packages check
-	$(RUN)/python -m pytest --cov --cov-report=term --cov-report=xml
+	$(BIN)/pytest --cov
 
 check: $(VENV)/.installed
-	$(RUN)/ruff format --check .
-	$(RUN)/ruff check .
-	$(RUN)/mypy
-	$(RUN)/lint-imports
-	$(RUN)/npe2 validate src/napari_tiled_unet/napari.yaml
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/npe2 validate napari-tiled-unet
 
 napari: $(VENV)/.installed
-	$(RUN)/napari --with napari-tiled-unet
+	$(BIN)/napari --with napari-tiled-unet
 
 bench: $(VENV)/.installed
-	$(RUN)/python benchmarks/decode.py
-	$(RUN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/throughput.py
 
-docs: $(VENV)/.docs
-	$(RUN)/mkdocs build --strict
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs build --strict
 
 system-packages:
-	sh .ci/system-packages
+	.ci/system-packages
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) .ci/make_venv.py $(VENV)
-	$(RUN)/python $(INSTALL) --editable ".[dev]"
+$(VENV)/.installed: EXTRAS := [dev]
+$(VENV)/.installed $(DEMO_VENV)/.installed: %/.installed: pyproject.toml constraints.txt | %/bin/python
+	@echo "installing into $*; the first time this takes some minutes"
+	$*/bin/python $(INSTALL) ".$(EXTRAS)"
 	touch $@
 
-$(VENV)/.docs: $(VENV)/.installed
-	$(RUN)/python $(INSTALL) --editable ".[docs]"
-	touch $@
-
-$(DEMO_VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) .ci/make_venv.py $(DEMO_VENV)
-	$(DEMO_VENV)/bin/python $(INSTALL) --editable .
-	touch $@
+%/bin/python:
+	$(PYTHON) .ci/make_venv.py $*
 
 clean:
-	rm -rf $(VENV) $(DEMO_VENV) demo site dist build .coverage coverage.xml
+	rm -rf $(VENV) $(DEMO_VENV) .coverage* build demo dist site
