@@ -69,9 +69,8 @@ def main() -> None:
         scored.append(Scored(name, image, truth, labels))
 
     result = average_precision([s.labels for s in scored], [s.truth for s in scored])
-    print(
-        f"{model.spec.name}, {arguments.kind} {arguments.split}: {len(scored)} images, {sum(len(np.unique(s.truth)) - 1 for s in scored)} objects"
-    )
+    objects = sum(len(np.unique(s.truth)) - 1 for s in scored)
+    print(f"{model.spec.name}, {arguments.kind} {arguments.split}: {len(scored)} images, {objects} objects")
     print("IoU      " + "  ".join(f"{t:.2f}" for t in result.thresholds) + "  mean")
     for title, values in (("pooled", result.pooled), ("per image", result.per_image_mean)):
         print(

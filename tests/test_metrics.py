@@ -114,7 +114,7 @@ def test_boundary_score_counts_within_the_tolerance() -> None:
 
 
 def test_wrong_input_is_refused() -> None:
-    with pytest.raises(ImageError, match="shape .* they must be of the same image"):
+    with pytest.raises(ImageError, match=r"shape .* they must be of the same image"):
         match_objects(boxes(), boxes()[:, :5])
     with pytest.raises(ImageError, match="predicted labels are float64, they must be integers"):
         match_objects(boxes() * 1.0, boxes())

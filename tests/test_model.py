@@ -186,7 +186,7 @@ def test_saving_never_replaces_by_accident(model_file: Path) -> None:
     save_model(tiny_model(name="other"), model_file, overwrite=True)
     assert model_file.read_bytes() != before
     assert [p.name for p in model_file.parent.iterdir()] == [model_file.name]
-    with pytest.raises(FileError, match="must end in .safetensors"):
+    with pytest.raises(FileError, match=r"must end in .safetensors"):
         save_model(tiny_model(), model_file.with_suffix(".pt"))
     with pytest.raises(FileError, match="cannot be written"):
         save_model(tiny_model(), model_file.parent / "no" / "folder.safetensors")

@@ -24,7 +24,7 @@ in_any_time = settings(deadline=None)
 
 
 def nuclei(shape: tuple[int, ...] = (1, 61, 83), seed: int = 5) -> Array:
-    """A dim, noisy background with bright spots: 20 to about 180, float64."""
+    """Return a dim, noisy background with bright spots: 20 to about 180, float64."""
     rng = np.random.default_rng(seed)
     return rng.gamma(4.0, 5.0, shape) + 120.0 * (rng.random(shape) > 0.9)
 

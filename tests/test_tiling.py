@@ -371,7 +371,7 @@ def fine_network(stride: tuple[int, ...]) -> tuple[Callable[[Array], Array], tup
 
 
 def coarse_network(stride: tuple[int, ...]) -> tuple[Callable[[Array], Array], tuple[int, ...]]:
-    """A U-Net in small: block sums of the stride, a filter there, nearest upsampling, the skip."""
+    """Do what a U-Net does, in small: block sums of the stride, a filter there, nearest upsampling, the skip."""
     fine, reach = fine_network(stride)
 
     def run(x: Array) -> Array:

@@ -4,7 +4,8 @@
 
 The folder holds ``index.csv`` (id, kind, split), ``images/ID.tif`` and ``labels/ID.tif``.
 Trains on the split ``train``, chooses by average precision on ``val``, never opens
-``test``. At the end the thresholds of the decoding are chosen on ``val`` too. Stops at ``--steps`` or ``--minutes``, whichever comes first, and goes on from
+``test``. At the end the thresholds of the decoding are chosen on ``val`` too. Stops at
+``--steps`` or ``--minutes``, whichever comes first, and goes on from
 ``RUN/checkpoint.pt`` with ``--resume``. Writes ``RUN/nuclei.safetensors`` (the best
 averaged weights so far, a complete model file) and ``RUN/log.csv``.
 """
@@ -15,7 +16,6 @@ import argparse
 import csv
 import itertools
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,7 +232,7 @@ def save_checkpoint(path: Path, **state: Any) -> None:
     """Write a checkpoint beside and rename it, so that a kill leaves the old one whole."""
     beside = path.with_suffix(".partial")
     torch.save(state, beside)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def train(arguments: argparse.Namespace) -> None:

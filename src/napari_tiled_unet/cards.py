@@ -34,10 +34,8 @@ def card_lines(spec: ModelSpec, path: Path | None = None) -> list[str]:
         ("spacing", f"{spec.spacing} {spec.units}" if spec.spacing else "unknown"),
         ("object size", f"{spec.object_size:g} voxels across" if spec.object_size else "not stated"),
         ("normalisation", _normalisation(spec)),
-        (
-            "network",
-            f"{network.architecture}, {network.ndim}D, width {network.width}, depth {network.depth}, {network.norm} norm",
-        ),
+        ("network", f"{network.architecture} in {network.ndim}D, width {network.width}, depth {network.depth}"),
+        ("norm", network.norm),
         ("target", f"{spec.target.kind} ({', '.join(spec.target.channels)})"),
         ("licence", spec.licence or "not stated"),
         *((f"training {key}".replace("_", " "), value) for key, value in spec.training.items()),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,10 +36,15 @@ _BIGTIFF_BYTES = 2**32 - 2**25
 _RESULTS = ("_labels.ome.tif", "_maps.ome.tif")
 # Micrometres per unit.
 _UNITS = {
-    "m": 1e6, "meter": 1e6, "metre": 1e6, "cm": 1e4, "centimeter": 1e4, "mm": 1e3, "millimeter": 1e3,
-    "µm": 1.0, "um": 1.0, "\\u00b5m": 1.0, "\u03bcm": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
-    "nm": 1e-3, "nanometer": 1e-3, "pm": 1e-6, "å": 1e-4, "angstrom": 1e-4, "inch": 25400.0,
-}  # fmt: skip
+    **dict.fromkeys(("m", "meter", "metre"), 1e6),
+    **dict.fromkeys(("cm", "centimeter"), 1e4),
+    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
+    # The micro sign, the Greek letter, and the escape that ImageJ writes.
+    **dict.fromkeys(("\u00b5m", "\u03bcm", "\\u00b5m", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
+    **dict.fromkeys(("\u00e5", "angstrom"), 1e-4),
+    **dict.fromkeys(("in", "inch"), 25400.0),
+}
 
 
 def read_image(path: str | Path, axes: str | None = None) -> Image:
@@ -93,9 +99,12 @@ def _read_npy(path: Path, axes: str | None) -> Image:
 
 
 def _read_picture(path: Path, axes: str | None) -> Image:
-    import imageio.v3 as imageio
+    from PIL import Image as Picture
 
-    data = imageio.imread(path)
+    with Picture.open(path) as picture:
+        # Palettes and print colours become what they look like.
+        plain = picture.convert("RGB") if picture.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV") else picture
+        data = np.asarray(plain.convert("L") if plain.mode == "LA" else plain)
     if axes is None and data.ndim == 3:
         axes = "yxc"
     image = image_from_array(data, axes, name=path.name)
@@ -134,9 +143,14 @@ def _tiff_data(path: Path, tiff: Any) -> Any:
             offset=series.dataoffset,
             shape=series.shape,
         )
+    import tifffile
     import zarr
 
-    return zarr.open(series.aszarr(level=0), mode="r")
+    store: Any = tifffile.imread(path, aszarr=True, series=0, level=0)
+    array = zarr.open_array(store, mode="r")
+    # The file stays open as long as the array is in use, and no longer.
+    weakref.finalize(array, store.close)
+    return array
 
 
 @contextmanager
@@ -362,10 +376,10 @@ def _write_ome(
 
 def write_png(path: str | Path, picture: npt.NDArray[np.uint8], *, overwrite: bool = True) -> None:
     """Write a grey or RGB picture as PNG."""
-    import imageio.v3 as imageio
+    from PIL import Image as Picture
 
     with _beside(Path(path), overwrite) as beside:
-        imageio.imwrite(beside, picture, extension=".png")
+        Picture.fromarray(picture).save(beside, format="PNG")
 
 
 @contextmanager
@@ -377,7 +391,7 @@ def _beside(path: Path, overwrite: bool) -> Iterator[Path]:
     beside = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
         yield beside
-        os.replace(beside, path)
+        beside.replace(path)
     except OSError as error:
         raise FileError(f"{str(path)!r} cannot be written: {error.strerror or error}; choose another folder") from error
     finally:

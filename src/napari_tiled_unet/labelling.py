@@ -140,7 +140,7 @@ def objects_from_maps(
 
 
 def _components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
-    """Number the parts of a mask that hang together by faces."""
+    """Return the parts of a mask that hang together by faces, numbered."""
     import cc3d
 
     numbered = cc3d.connected_components(

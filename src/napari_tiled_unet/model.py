@@ -89,7 +89,8 @@ class ModelSpec(BaseModel):
             raise ValueError(f"the network takes {self.network.in_channels} channels, {len(self.channels)} are named")
         if self.network.out_channels != len(self.target.channels):
             raise ValueError(
-                f"the network gives {self.network.out_channels} maps, the target {self.target.kind!r} needs {len(self.target.channels)}"
+                f"the network gives {self.network.out_channels} maps, "
+                f"the target {self.target.kind!r} needs {len(self.target.channels)}"
             )
         if self.spacing is not None and len(self.spacing) != len(self.axes):
             raise ValueError(f"spacing {self.spacing} must have one number per axis of {self.axes!r}")
@@ -196,7 +197,7 @@ def read_spec(path: str | Path) -> ModelSpec:
         ) from None
     if _KEY not in metadata:
         raise ModelError(
-            f"{str(path)!r} holds tensors but no {_KEY!r} spec, so how to use them is not known; save it with save_model"
+            f"{str(path)!r} holds tensors but no {_KEY!r} spec that says how to use them; save it with save_model"
         )
     return _spec_from_json(metadata[_KEY], path)
 
@@ -292,7 +293,7 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> No
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         beside.write_bytes(save(weights, metadata={_KEY: spec.model_dump_json(), "format": "pt"}))
-        os.replace(beside, path)
+        beside.replace(path)
     except OSError as error:
         raise FileError(f"model file {str(path)!r} cannot be written: {error.strerror or error}") from None
     finally:

@@ -270,8 +270,8 @@ def _largest_tile(
     result = sides()
     if math.prod(result) > possible:
         raise MemoryBudgetError(
-            f"the smallest tile that overlap {overlap} allows, {result} voxels, does not fit the memory that may be used "
-            f"({possible:.0f} voxels); take a smaller overlap, or allow more memory"
+            f"the smallest tile that overlap {overlap} allows, {result} voxels, does not fit the memory "
+            f"that may be used ({possible:.0f} voxels); take a smaller overlap, or allow more memory"
         )
     return result
 

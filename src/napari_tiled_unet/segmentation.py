@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_tiled_unet import labelling
 from napari_tiled_unet.errors import ImageError, MemoryBudgetError, OptionsError
-from napari_tiled_unet.events import Event, Finished, FrameDone, Notice, Planned, TileDone
+from napari_tiled_unet.events import Event, Finished, FrameDone, Notice, Planned
 from napari_tiled_unet.image import Image, image_from_array, luminance
 from napari_tiled_unet.io import read_image, smallest_label_dtype
 from napari_tiled_unet.model import Model, load_model
@@ -175,7 +175,8 @@ def _prepare_image(image: Any, model: Model, options: SegmentOptions) -> tuple[I
         )
     if options.link_slices and (model.spec.axes != "yx" or "z" not in source.axes):
         raise OptionsError(
-            f"link_slices joins the 2D objects of a z-stack; model axes are {model.spec.axes!r}, image axes {source.axes!r}: "
+            "link_slices joins the 2D objects of a z-stack; "
+            f"model axes are {model.spec.axes!r}, image axes {source.axes!r}: "
             "leave it out, or give an image with a z axis to a 2D model"
         )
     if options.link_slices and model.spec.target.kind != "objects":
@@ -306,7 +307,7 @@ def _run(
         yield Notice(caution, caution=True)
     precision = str(dtype).removeprefix("torch.")
     shape, axes = source.label_shape(spec.axes), source.label_axes(spec.axes)
-    _check_results_fit(shape, len(spec.target.channels) if keep_maps else 0, options.memory)
+    _check_results_fit(shape, len(spec.target.channels) if keep_maps else 0)
     yield Planned(len(frames), len(frames) * len(plan), shape, axes, plan, str(device), precision)
 
     runner = Runner(model.network, spec.target.activate, device, dtype)
@@ -369,7 +370,7 @@ def _run_frame(
     return spec.target.decode(maps, options), maps
 
 
-def _check_results_fit(shape: tuple[int, ...], n_maps: int, memory: float | None) -> None:
+def _check_results_fit(shape: tuple[int, ...], n_maps: int) -> None:
     from napari_tiled_unet.runtime import GIB, free_memory
 
     needed, free = math.prod(shape) * (4 + 4 * n_maps), free_memory()

@@ -88,7 +88,7 @@ class Classes(BaseModel):
         """Return class probabilities."""
         return logits.softmax(dim=1)
 
-    def decode(self, maps: npt.NDArray[np.float32], options: SegmentOptions) -> Labels:
+    def decode(self, maps: npt.NDArray[np.float32], options: SegmentOptions) -> Labels:  # noqa: ARG002 - as the others
         """Return the most probable class of every voxel."""
         return labelling.classes_from_maps(maps, background=0 if self.background else None)
 

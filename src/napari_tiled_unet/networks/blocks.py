@@ -36,8 +36,8 @@ def _group_norm(channels: int) -> nn.Module:
 NORMS: dict[str, Callable[[int, int], nn.Module]] = {
     "batch": lambda ndim, channels: BATCH_NORM[ndim](channels),
     "instance": lambda ndim, channels: INSTANCE_NORM[ndim](channels, affine=True),
-    "group": lambda ndim, channels: _group_norm(channels),
-    "none": lambda ndim, channels: nn.Identity(),
+    "group": lambda _, channels: _group_norm(channels),
+    "none": lambda _, __: nn.Identity(),
 }
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -141,7 +141,7 @@ BLOCKS: dict[str, Callable[[NetworkSpec, int, int, PerAxis], Piece]] = {
 class MaxPool(Piece):
     """The strongest of each ``factor`` voxels; nothing is mixed."""
 
-    def __init__(self, spec: NetworkSpec, channels: int, factor: PerAxis) -> None:
+    def __init__(self, spec: NetworkSpec, channels: int, factor: PerAxis) -> None:  # noqa: ARG002 - as the others
         super().__init__()
         self.factor = factor
         self.pool = MAX_POOL[spec.ndim](factor)

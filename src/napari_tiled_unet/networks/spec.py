@@ -80,7 +80,8 @@ class NetworkSpec(BaseModel):
         ):
             if len(rows) != count or any(len(row) != self.ndim for row in rows):
                 raise ValueError(
-                    f"{name} must have {count} entries of {self.ndim} numbers for depth {self.depth} in {self.ndim}D, got {rows}"
+                    f"{name} must have {count} entries of {self.ndim} numbers "
+                    f"for depth {self.depth} in {self.ndim}D, got {rows}"
                 )
         if any(k < 1 or k % 2 == 0 for row in self.kernels for k in row):
             raise ValueError(f"kernels must be odd so that the output keeps its place, got {self.kernels}")

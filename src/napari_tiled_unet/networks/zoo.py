@@ -51,7 +51,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "unet-strided": Architecture(
         summary="U-Net that learns both ways: strided convolutions down, linear interpolation + convolution up",
-        source="Isensee et al. 2021, doi:10.1038/s41592-020-01008-z (strided); Odena et al. 2016, doi:10.23915/distill.00003",
+        source="strided: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z; "
+        "interpolated: Odena et al. 2016, doi:10.23915/distill.00003",
         choices={
             "downsample": "strided-conv",
             "upsample": "linear",

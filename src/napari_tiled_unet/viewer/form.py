@@ -113,7 +113,7 @@ def option_rows() -> tuple[Row, ...]:
             Row(
                 name=name,
                 kind=kind,
-                label=name.replace("_", " "),
+                label=name.removesuffix("_threshold").replace("_", " "),
                 tooltip=info.description or "",
                 advanced=isinstance(extra, dict) and bool(extra.get("advanced")),
                 default=info.default,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
 from magicgui.widgets import CheckBox, ComboBox, Container, LineEdit, PushButton, Widget
-from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QComboBox, QFrame, QScrollArea, QSizePolicy, QWidget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QWidget
 
 from napari_tiled_unet.viewer.form import AUTOMATIC, text_of
 
@@ -82,32 +83,62 @@ def side_by_side(*widgets: Widget, label: str = "", name: str = "") -> Container
     return container
 
 
-def folding(widgets: Sequence[Widget], *, title: str) -> tuple[PushButton, Container[Widget]]:
-    """Return a button and the rows that it folds out and away; they start folded away."""
-    rows: Container[Widget] = Container(widgets=widgets, name=f"{title.lower()}_rows", label="")
-    rows.margins = (0, 0, 0, 0)
-    rows.visible = False
+def folding(rows: Sequence[Widget], *, title: str) -> PushButton:
+    """Return a button that folds rows out and away; they start folded away."""
     button = PushButton(text=f"▸ {title}", name=title.lower(), tooltip=f"show or hide the {title.lower()} options")
     button.native.setStyleSheet("text-align: left; padding-left: 6px;")
+    for row in rows:
+        row.visible = False
 
     def fold() -> None:
         # isHidden and not isVisible, which is also false while the dock itself is hidden.
-        rows.visible = opened = rows.native.isHidden()
+        opened = rows[0].native.isHidden()
+        for row in rows:
+            row.visible = opened
         button.text = f"{'▾' if opened else '▸'} {title}"
 
     button.changed.connect(fold)
-    return button, rows
+    return button
 
 
-def scrolling(rows: Container[Widget]) -> QScrollArea:
-    """Return an area that scrolls rows up and down, never sideways."""
-    area = QScrollArea()
-    area.setFrameShape(QFrame.Shape.NoFrame)
-    area.setWidgetResizable(True)
-    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    content: QWidget = rows.native
-    area.setWidget(content)
-    return area
+class ScrollingRows(QScrollArea):
+    """An area as high as its rows where there is room, which else scrolls up and down, never sideways.
+
+    Parameters
+    ----------
+    rows : Container
+        What is scrolled; only its Qt half is kept.
+    """
+
+    def __init__(self, rows: Container[Widget]) -> None:
+        super().__init__()
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self.setWidget(rows.native)
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """Return the size of the rows; Qt's own hint stops at 24 lines."""
+        content = self.widget()
+        # The viewer's theme draws a border around it.
+        return content.sizeHint().grownBy(self.contentsMargins()) if content else super().sizeHint()
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802
+        """Line the rows up behind the widest label, in the font that the viewer's theme gave them."""
+        super().showEvent(event)
+        labels = self.findChildren(QLabel)
+        for label in labels:
+            label.ensurePolished()
+        widest = max((label.sizeHint().width() for label in labels), default=0)
+        for label in labels:
+            label.setMinimumWidth(widest)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Follow the rows as they fold out and away."""
+        if event and event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return super().eventFilter(watched, event)
 
 
 class Departure(QObject):

@@ -28,9 +28,9 @@ from napari_tiled_unet.viewer.results import show_labels
 from napari_tiled_unet.viewer.rows import (
     Departure,
     DropDown,
+    ScrollingRows,
     folding,
     row_widget,
-    scrolling,
     show_meaning,
     side_by_side,
 )
@@ -89,11 +89,10 @@ class SegmentWidget(Container[Widget]):
         self._reread = PushButton(text="↻", name="reread", tooltip="look for models again")
         self._reread.native.setFixedWidth(30)
         common = [self._rows[row.name] for row in option_rows() if not row.advanced and row.name != "model"]
-        self._fold, folded = folding([self._rows[r.name] for r in option_rows() if r.advanced], title="Advanced")
+        advanced = [self._rows[row.name] for row in option_rows() if row.advanced]
+        self._fold = folding(advanced, title="Advanced")
         model = side_by_side(self._rows["model"], self._reread, label="model", name="model_and_reread")
-        form: Container[Widget] = Container(widgets=[self._image, model, *common])
-        form.margins = (0, 0, 0, 0)
-        rows: Container[Widget] = Container(widgets=[form, self._fold, folded], labels=False)
+        rows: Container[Widget] = Container(widgets=[self._image, model, *common, self._fold, *advanced])
         rows.margins = (0, 0, 0, 0)
         self._segment = PushButton(text="Segment", name="segment", tooltip="segment the layer with these options")
         self._cancel = PushButton(text="Cancel", name="cancel", tooltip="stop within a tile; no layer is made")
@@ -102,7 +101,7 @@ class SegmentWidget(Container[Widget]):
         self._line.native.setWordWrap(True)
         self.extend([side_by_side(self._segment, self._cancel, name="buttons"), self._bar, self._line])
         self._form = rows  # the scroll area holds its Qt half only
-        self.native.layout().insertWidget(0, scrolling(rows))
+        self.native.layout().insertWidget(0, ScrollingRows(rows))
         self.native.setMinimumWidth(240)
 
     def _listen(self) -> None:

@@ -1,0 +1,60 @@
+"""The plugin as napari sees it: by its manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from npe2 import PluginManager, PluginManifest
+
+import napari_tiled_unet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.viewer import Viewer
+
+NAME = "napari-tiled-unet"
+
+
+@pytest.fixture
+def plugged(make_napari_viewer: Callable[..., Viewer]) -> Viewer:
+    """Return a viewer that knows the plugin, whether or not the package is installed."""
+    manager = PluginManager.instance()
+    manager.discover()
+    if NAME not in manager:
+        manifest = Path(napari_tiled_unet.__file__).with_name("napari.yaml")
+        manager.register(PluginManifest.from_file(manifest))
+    return make_napari_viewer()
+
+
+def entries(menu: Any, *path: str) -> dict[tuple[str, ...], Any]:
+    """Return the entries of a menu and of its submenus, by their path."""
+    menu.aboutToShow.emit()
+    found: dict[tuple[str, ...], Any] = {}
+    for action in menu.actions():
+        here = (*path, action.text())
+        found |= entries(action.menu(), *here) if action.menu() else {here: action}
+    return found
+
+
+def test_the_plugins_menu_opens_the_widget(plugged: Viewer) -> None:
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+    _, widget = plugged.window.add_plugin_dock_widget(NAME, "Segment")
+    assert isinstance(widget, SegmentWidget)
+
+
+def test_the_layers_menu_opens_the_widget(plugged: Viewer) -> None:
+    ours = {path: entry for path, entry in entries(plugged.window.layers_menu).items() if "Tiled U-Net" in path}
+    assert [path[-2:] for path in ours] == [("Tiled U-Net", "Segment (Tiled U-Net)")]
+    next(iter(ours.values())).trigger()
+    assert any("Segment" in name for name in plugged.window.dock_widgets)
+
+
+def test_the_sample_opens_as_an_image(plugged: Viewer) -> None:
+    (layer,) = plugged.open_sample(NAME, "nuclei_2d")
+    assert layer.name == "nuclei"
+    assert np.asarray(layer.data).ndim == 2
