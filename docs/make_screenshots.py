@@ -1,0 +1,74 @@
+"""Make the pictures of docs/napari.md: a viewer with the bundled sample, after a run.
+
+Run ``python docs/make_screenshots.py`` from the root of the repository; where there is no
+display it starts Xvfb.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.viewer.display import virtual_display  # noqa: E402
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+IMAGES = ROOT / "docs" / "images"
+
+
+def main() -> None:
+    """Write ``widget.png`` and ``widget-advanced.png``."""
+    with virtual_display(1400, 900):
+        import napari
+
+        viewer = napari.Viewer()
+        take_pictures(viewer)
+        viewer.close()
+
+
+def take_pictures(viewer: Viewer) -> None:
+    """Segment the sample as a user would, and photograph the window."""
+    from qtpy.QtWidgets import QApplication
+
+    from napari_tiled_unet.viewer.samples import nuclei_2d
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+    application: Any = QApplication.instance()
+    window = viewer.window._qt_window
+    window.resize(1280, 800)
+    ((data, settings, _),) = nuclei_2d()
+    # A gamma below 1 shows dim nuclei beside bright ones.
+    viewer.add_image(data, **settings, gamma=0.6)
+    widget = SegmentWidget(viewer)
+    dock = viewer.window.add_dock_widget(widget, name="Segment (Tiled U-Net)", area="right")
+    window.resizeDocks([dock], [320], _horizontal())
+    widget.segment()
+    while widget.running:
+        application.processEvents()
+    viewer.reset_view()
+    photograph(viewer, application, IMAGES / "widget.png")
+    widget.control("advanced").native.click()
+    photograph(viewer, application, IMAGES / "widget-advanced.png")
+
+
+def photograph(viewer: Viewer, application: Any, path: Path) -> None:
+    """Save the window as it is once everything is drawn."""
+    for _ in range(20):
+        application.processEvents()
+    path.parent.mkdir(exist_ok=True)
+    viewer.window.screenshot(str(path), canvas_only=False, flash=False)
+
+
+def _horizontal() -> Any:
+    from qtpy.QtCore import Qt
+
+    return Qt.Orientation.Horizontal
+
+
+if __name__ == "__main__":
+    main()
