@@ -56,7 +56,9 @@ print(labels.max())
 
 def run(code: str, cwd: Path | None = None) -> str:
     """Run code in a Python of its own and return what it printed."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
