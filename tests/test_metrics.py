@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.optimize import linear_sum_assignment
 
-from napari_tiled_unet.errors import ImageError
+from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.metrics import (
     THRESHOLDS,
     average_precision,
@@ -57,6 +58,26 @@ def test_a_split_object_is_matched_once() -> None:
     assert match_objects(predicted, true, [0.1]).tp.tolist() == [2]
 
 
+@given(LABELS, st.integers(0, 2**31), st.sampled_from([0.05, 0.1, 0.2, 0.35, 0.5]))
+def test_as_many_pairs_as_an_optimal_assignment(labels: np.ndarray, seed: int, threshold: float) -> None:
+    other = np.random.default_rng(seed).integers(0, 6, labels.shape)
+    scores = intersection_over_union(labels, other)
+    expected = 0
+    if scores.size:
+        # Pairs above the threshold first, their IoU second: the assignment of stardist.matching.
+        cost = -(scores >= threshold).astype(float) - scores / (2 * min(scores.shape))
+        chosen = linear_sum_assignment(cost)
+        expected = int(np.count_nonzero(scores[chosen] >= threshold))
+    assert match_objects(labels, other, [threshold]).tp.tolist() == [expected]
+
+
+def test_greedy_matching_would_lose_a_pair() -> None:
+    # The second prediction fits the first truth best, but only then is the second truth left over.
+    predicted, true = boxes((0, 4), (4, 13)), boxes((0, 10), (10, 13))
+    assert intersection_over_union(predicted, true).round(2).tolist() == [[0.4, 0.0], [0.46, 0.33]]
+    assert match_objects(predicted, true, [0.3]).tp.tolist() == [2]
+
+
 def test_pooled_and_per_image_means_differ_as_they_should() -> None:
     good, empty = boxes((0, 5), (6, 11), (12, 17)), boxes()
     result = average_precision([good, empty], [good, boxes((0, 5))])
@@ -75,6 +96,21 @@ def test_empty_images() -> None:
 def test_numbers_do_not_matter(labels: np.ndarray, permutation: list[int]) -> None:
     renamed = np.array([0, *[10 * p for p in permutation]])[labels]
     assert (match_objects(renamed, labels).average_precision == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.int64, np.uint64])
+def test_any_integer_type_and_any_gaps(dtype: type) -> None:
+    top = np.iinfo(dtype).max
+    labels: np.ndarray = np.array([[0, 3, 3, top, top]], dtype)
+    assert intersection_over_union(labels, labels).tolist() == [[1, 0], [0, 1]]
+    # Nothing but objects, no background in between.
+    assert match_objects(labels[:, 1:], labels[:, 1:], [1.0]).tp.tolist() == [2]
+
+
+def test_many_objects_need_no_table_of_all_pairs() -> None:
+    labels = np.arange(1, 40_001).reshape(200, 200)
+    matches = match_objects(labels, labels[:, ::-1])
+    assert (matches.tp == 40_000).all()
 
 
 @given(LABELS, st.integers(0, 2**31))
@@ -118,6 +154,14 @@ def test_wrong_input_is_refused() -> None:
         match_objects(boxes(), boxes()[:, :5])
     with pytest.raises(ImageError, match="predicted labels are float64, they must be integers"):
         match_objects(boxes() * 1.0, boxes())
+    with pytest.raises(ImageError, match="true labels go down to -2; number the objects from 1"):
+        match_objects(boxes((0, 5)), -2 * boxes((0, 5)))
+    for threshold in (0.0, 1.1, float("nan")):
+        with pytest.raises(OptionsError, match=rf"IoU thresholds \[{threshold}\] are outside"):
+            match_objects(boxes(), boxes(), [0.5, threshold])
+    for tolerance in (-1.0, float("nan")):
+        with pytest.raises(OptionsError, match=f"tolerance={tolerance} must be 0 or more voxels"):
+            boundary_f_score(boxes(), boxes(), tolerance)
     with pytest.raises(ImageError, match="1 predictions for 2 truths"):
         average_precision([boxes()], [boxes(), boxes()])
     with pytest.raises(ImageError, match="0 images cannot be scored"):
