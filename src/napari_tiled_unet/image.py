@@ -16,11 +16,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_tiled_unet.errors import FileError, ImageError
+from napari_tiled_unet.errors import FileError, ImageError, TiledUnetError
 
 AXES = "tczyx"
 """Every axis there is, in the order in which labels are given back."""
 
+_NO_LENGTH = ("", "pixel", "pixels", "px")
+# Micrometres per unit.
+_MICROMETRES = {
+    **dict.fromkeys(("m", "meter", "metre"), 1e6),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e4),
+    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
+    # The micro sign, the Greek letter, and the escape that ImageJ writes.
+    **dict.fromkeys(("\u00b5m", "\u03bcm", "\\u00b5m", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
+    **dict.fromkeys(("\u00e5", "angstrom"), 1e-4),
+    **dict.fromkeys(("pm", "picometer", "picometre"), 1e-6),
+    **dict.fromkeys(("in", "inch"), 25400.0),
+}
 _CHOICES = {
     3: "'zyx' (z-stack), 'tyx' (time series), 'cyx' (channels) or 'yxc' (RGB)",
     4: "'tzyx', 'zcyx', 'czyx', 'tcyx' or 'zyxc'",
@@ -37,13 +50,16 @@ class Image:
     Attributes
     ----------
     data : array
-        NumPy, dask or zarr: anything with ``shape``, ``dtype`` and slicing. Bool, integer or float.
+        NumPy, dask or zarr: anything with ``shape``, ``dtype`` and slicing. Bool, integer or float;
+        NaN is allowed.
     axes : str
         Letters of ``tczyx`` in array order, one per axis; ``y`` and ``x`` must be there.
     spacing : tuple of float or None
-        Size of a voxel along each spatial axis, in array order; None when unknown.
+        Size of a voxel along each spatial axis, in array order, in micrometres whatever
+        unit it was given in; None when unknown.
     units : str
-        Unit of ``spacing``; ``pixel`` when unknown.
+        Unit in which ``spacing`` is given, any length; afterwards ``micrometer``, or
+        ``pixel`` when there is no spacing.
     name : str
         For messages and layer names.
     is_rgb : bool
@@ -68,13 +84,30 @@ class Image:
     def __post_init__(self) -> None:
         _check_array(self.data, self.name)
         _check_axes(self.axes, tuple(self.data.shape), self.name)
-        if self.spacing is None:
-            object.__setattr__(self, "units", "pixel")
-        elif len(self.spacing) != len(self.spatial_axes) or not all(s > 0 and math.isfinite(s) for s in self.spacing):
+        spacing = None if self.spacing is None else self._in_micrometres(self.spacing)
+        object.__setattr__(self, "spacing", spacing)
+        object.__setattr__(self, "units", "pixel" if spacing is None else "micrometer")
+
+    def _in_micrometres(self, spacing: Sequence[float]) -> tuple[float, ...] | None:
+        """Check a voxel size and convert it; None if its unit is no length."""
+        try:
+            sizes = tuple(float(s) for s in spacing)
+        except (TypeError, ValueError):
+            sizes = ()
+        if len(sizes) != len(self.spatial_axes) or not all(s > 0 and math.isfinite(s) for s in sizes):
             raise ImageError(
-                f"spacing {self.spacing} of {self.name!r} must be one positive number per spatial axis "
+                f"spacing {spacing} of {self.name!r} must be one positive number per spatial axis "
                 f"({self.spatial_axes}); give {len(self.spatial_axes)}, or one for all"
             )
+        if self.units in _NO_LENGTH:
+            return None
+        factor = micrometres_per(self.units)
+        if factor is None:
+            raise ImageError(
+                f"units {self.units!r} of {self.name!r} are no length that is known; "
+                "give the spacing in 'micrometer', 'nm', 'mm' or 'pixel'"
+            )
+        return tuple(s * factor for s in sizes)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -180,32 +213,51 @@ class Frame:
         Returns
         -------
         numpy.ndarray
-            ``(c, [z,] y, x)`` of the image's data type; bool becomes uint8.
+            ``(c, [z,] y, x)`` of the image's data type, in the byte order of this machine;
+            bool becomes uint8. A view of the image's data where they are in memory.
 
         Raises
         ------
         FileError
             If the data of a lazy image cannot be read.
+        ImageError
+            If the image does not have one of the channels.
         """
-        if channels is None or "c" not in self.image.axes:
-            data = self._read(slice(None))
-        else:
-            data = np.concatenate([self._read(slice(c, c + 1)) for c in channels])
-        return data.astype(np.uint8) if data.dtype == bool else data
+        n_channels = self.image.n_channels
+        wanted = list(range(n_channels)) if channels is None else [int(c) for c in channels]
+        if not wanted or not all(0 <= c < n_channels for c in wanted):
+            raise ImageError(
+                f"channels {wanted} of {self.image.name!r} must be one or more of its {n_channels}, counted from 0; "
+                f"take 0 to {n_channels - 1}"
+            )
+        # Sorted and without repeats, since not every kind of array can be indexed otherwise.
+        read = sorted(set(wanted))
+        adjacent = read[-1] - read[0] == len(read) - 1
+        data = self._read(slice(read[0], read[-1] + 1) if adjacent else read)
+        if wanted != read:
+            data = data[[read.index(c) for c in wanted]]
+        if data.dtype == bool:
+            return data.astype(np.uint8)
+        return data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("="))
 
-    def _read(self, channel: slice) -> npt.NDArray[Any]:
+    def _read(self, channels: slice | list[int]) -> npt.NDArray[Any]:
         image = self.image
-        fixed = dict(zip(image.frame_axes(self.spatial), self.position, strict=True))
-        key = tuple(fixed[a] if a in fixed else channel if a == "c" else slice(None) for a in image.axes)
+        counted = image.frame_axes(self.spatial)
+        # One-voxel slices, since numbers beside a list would move the axes.
+        index: dict[str, slice | list[int]] = {a: slice(i, i + 1) for a, i in zip(counted, self.position, strict=True)}
+        index["c"] = channels
         try:
-            data = np.asarray(image.data[key])
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            data = np.asarray(image.data[tuple(index.get(a, slice(None)) for a in image.axes)])
+        except (TiledUnetError, MemoryError):
+            raise
+        except Exception as error:  # a damaged file can raise anything in the library that decodes it
             where = f"frame {self.position} of " if self.position else ""
             raise FileError(f"{where}{image.name!r} cannot be read: {error}; the file may be damaged") from error
-        kept = [a for a in image.axes if a not in fixed]
-        if "c" not in kept:
-            data, kept = data[None], ["c", *kept]
-        return data.transpose([kept.index(a) for a in "c" + self.spatial])
+        axes = image.axes
+        if "c" not in axes:
+            data, axes = data[None], "c" + axes
+        ordered = data.transpose([axes.index(a) for a in f"{counted}c{self.spatial}"])
+        return ordered.reshape(ordered.shape[len(counted) :])
 
 
 def image_from_array(
@@ -227,9 +279,15 @@ def image_from_array(
     spacing : sequence of float, optional
         Voxel size per spatial axis, or one for all.
     units : str
-        Unit of ``spacing``.
+        Unit of ``spacing``: any length, or ``pixel`` for none.
     name : str
         For messages.
+
+    Returns
+    -------
+    Image
+        Of the same array, not copied. Its channels are never taken for colours: a bare
+        array does not say so.
 
     Raises
     ------
@@ -238,11 +296,6 @@ def image_from_array(
     """
     if isinstance(data, list | tuple):
         data = np.asarray(data)
-    if not all(hasattr(data, need) for need in ("shape", "dtype", "__getitem__")):
-        raise ImageError(
-            f"a {type(data).__name__} is not an array; give an array, an Image or a path "
-            "(of a viewer's layer its data, and of an image layer: labels cannot be segmented)"
-        )
     _check_array(data, name)
     if axes is None:
         axes = _named_axes(data)
@@ -274,6 +327,10 @@ def luminance(image: Image) -> Image:
     ------
     ImageError
         If it does not have 3 or 4 channels.
+
+    References
+    ----------
+    .. [1] Recommendation ITU-R BT.601-7 (2011), section 2.5.1: E'Y = 0.299 E'R + 0.587 E'G + 0.114 E'B.
     """
     if image.n_channels not in (3, 4):
         raise ImageError(f"{image.name!r} has {image.n_channels} channels, RGB has 3 or 4; choose one with channel")
@@ -300,14 +357,34 @@ class _Luminance:
         return np.tensordot(colours, _LUMINANCE, axes=([axis], [0])).astype(np.float32, copy=False)
 
 
+def micrometres_per(unit: str) -> float | None:
+    """Return how many micrometres a unit is, by its name or symbol; None if it is no known length."""
+    return _MICROMETRES.get(unit.strip().lower())
+
+
 def _check_array(data: Any, name: str) -> None:
-    dtype = np.dtype(data.dtype)
+    if not all(hasattr(data, need) for need in ("shape", "dtype", "__getitem__")):
+        raise ImageError(
+            f"a {type(data).__name__} is not an array; give an array, an Image or a path "
+            "(of a viewer's layer its data, and of an image layer: labels cannot be segmented)"
+        )
+    try:
+        dtype = np.dtype(data.dtype)
+    except TypeError:
+        raise ImageError(
+            f"{name!r} is a {type(data).__name__} of data type {data.dtype}, which NumPy does not have; "
+            "convert it to a NumPy array"
+        ) from None
     if dtype.kind not in "buif":
         raise ImageError(
             f"{name!r} has data type {dtype}, an image must be bool, integer or float; "
             "take for example the magnitude of complex data"
         )
     shape = tuple(data.shape)
+    if any(n != n for n in shape):
+        raise ImageError(
+            f"{name!r} has the shape {shape}, whose sizes must be known; call compute_chunk_sizes() of a dask array"
+        )
     if not 2 <= len(shape) <= len(AXES):
         raise ImageError(
             f"{name!r} has {len(shape)} axes (shape {shape}), an image has 2 to {len(AXES)}, of {AXES!r}; "
