@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 import tifffile
 import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image as Picture
 
-from napari_tiled_unet import io
 from napari_tiled_unet.errors import FileError, ImageError
 from napari_tiled_unet.io import (
     image_files,
+    read,
     read_description,
     read_image,
     require_writable,
     smallest_label_dtype,
+    tiff,
+    write,
     write_labels,
     write_maps,
     write_png,
@@ -29,6 +37,17 @@ PLANE = RNG.integers(0, 1000, (20, 30)).astype(np.uint16)
 
 def noise(*shape: int) -> np.ndarray:
     return RNG.integers(0, 1000, shape).astype(np.uint16)
+
+
+def colours(*shape: int) -> np.ndarray:
+    return RNG.integers(0, 255, shape).astype(np.uint8)
+
+
+@pytest.fixture
+def _lazily(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every image for a large one."""
+    monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+    monkeypatch.setattr(read, "LAZY_BYTES", 0)
 
 
 # ---------------------------------------------------------------------------- TIFF
@@ -76,7 +95,8 @@ def test_a_plain_page_is_yx_and_pages_are_ambiguous(tmp_path: Path) -> None:
     assert read_image(tmp_path / "page.tif").axes == "yx"
     tifffile.imwrite(tmp_path / "pages.tif", noise(5, 20, 30), metadata=None)
     with pytest.raises(
-        ImageError, match=r"do not say what the axis of 5 is: say with axes, for example 'zyx', 'tyx', 'cyx'"
+        ImageError,
+        match=r"what the axis of 5 voxels is: say .* 'zyx' \(z-stack\), 'tyx' \(time series\), 'cyx' \(channels\)$",
     ):
         read_image(tmp_path / "pages.tif")
     assert read_image(tmp_path / "pages.tif", axes="zyx").axes == "zyx"
@@ -93,10 +113,157 @@ def test_rgb_tiff_is_rgb_and_three_channels_are_not(tmp_path: Path) -> None:
     assert (image.axes, image.is_rgb) == ("cyx", False)
 
 
+@pytest.mark.parametrize(
+    ("shape", "options", "axes"),
+    [
+        ((20, 30, 4), {"extrasamples": ["unassalpha"]}, "yxc"),
+        ((3, 20, 30), {"planarconfig": "separate"}, "cyx"),
+        ((20, 30, 3), {"ome": True, "metadata": {"axes": "YXS"}}, "yxc"),
+        ((5, 20, 30, 3), {"ome": True, "metadata": {"axes": "ZYXS"}}, "zyxc"),
+        ((5, 20, 30, 3), {"imagej": True, "metadata": {"axes": "TYXS"}}, "tyxc"),
+        # Stored as luma and chroma.
+        ((32, 32, 3), {"compression": "jpeg"}, "yxc"),
+    ],
+)
+def test_every_kind_of_rgb_tiff_is_rgb(
+    tmp_path: Path, shape: tuple[int, ...], options: dict[str, Any], axes: str
+) -> None:
+    data = np.full(shape, 200, np.uint8)
+    tifffile.imwrite(tmp_path / "rgb.tif", data, photometric="rgb", **options)
+    image = read_image(tmp_path / "rgb.tif")
+    assert (image.axes, image.is_rgb) == (axes, True)
+    np.testing.assert_allclose(image.data, data, atol=2)
+
+
+def test_the_stack_of_rgb_pages_is_ambiguous(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "rgb.tif", colours(5, 20, 30, 3), photometric="rgb")
+    with pytest.raises(ImageError, match=r"for example 'zyxc' \(z-stack\), 'tyxc' \(time series\)$"):
+        read_image(tmp_path / "rgb.tif")
+    image = read_image(tmp_path / "rgb.tif", axes="tyxc")
+    assert image.is_rgb
+
+
+def test_samples_without_a_meaning_are_channels_and_no_colours(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", colours(20, 30, 3), photometric="minisblack", planarconfig="contig")
+    image = read_image(tmp_path / "a.tif")
+    assert (image.axes, image.is_rgb) == ("yxc", False)
+
+
+def test_axes_of_one_voxel_are_dropped(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", noise(5, 1, 1, 20, 30), metadata={"axes": "ZCQYX"})
+    image = read_image(tmp_path / "a.tif")
+    assert (image.axes, image.shape) == ("zyx", (5, 20, 30))
+
+
+@pytest.mark.usefixtures("_lazily")
+def test_axes_of_one_voxel_are_dropped_without_reading(tmp_path: Path) -> None:
+    data = noise(5, 1, 1, 20, 30)
+    tifffile.imwrite(tmp_path / "a.tif", data, metadata={"axes": "ZCQYX"}, compression="zlib")
+    image = read_image(tmp_path / "a.tif")
+    assert (image.axes, type(image.data)) == ("zyx", zarr.Array)
+    np.testing.assert_array_equal(next(image.frames("zyx")).read(), data[:, 0, 0][None])
+
+
+@pytest.mark.parametrize(
+    ("photometric", "note"),
+    [("palette", "holds the numbers of palette colours"), ("miniswhite", "says that 0 is white")],
+)
+def test_unusual_intensities_are_said(tmp_path: Path, photometric: str, note: str) -> None:
+    colormap = np.zeros((3, 256), np.uint16) if photometric == "palette" else None
+    tifffile.imwrite(tmp_path / "a.tif", colours(20, 30), photometric=photometric, colormap=colormap)
+    assert [note in said for said in read_image(tmp_path / "a.tif").notes] == [True]
+
+
+def test_masks_are_read_as_they_are(tmp_path: Path) -> None:
+    mask = colours(20, 30) > 100
+    tifffile.imwrite(tmp_path / "a.tif", mask)
+    image = read_image(tmp_path / "a.tif")
+    assert image.notes == ()
+    np.testing.assert_array_equal(next(image.frames("yx")).read()[0], mask.astype(np.uint8))
+
+
+@pytest.mark.parametrize("lazy_bytes", [0, 2**20])
+def test_of_a_pyramid_the_full_resolution_is_read(
+    tmp_path: Path, lazy_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiff, "LAZY_BYTES", lazy_bytes)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        file.write(PLANE, subifds=1, metadata={"axes": "YX"}, compression="zlib")
+        file.write(PLANE[::2, ::2], subfiletype=1, compression="zlib")
+    image = read_image(tmp_path / "a.ome.tif")
+    np.testing.assert_array_equal(next(image.frames("yx")).read()[0], PLANE)
+    assert image.notes == ("a.ome.tif holds 2 resolutions, the full one is taken",)
+
+
+def test_planes_that_were_never_written_are_said(tmp_path: Path) -> None:
+    planes = "".join(f'<TiffData FirstZ="{z}" IFD="{z}" PlaneCount="1"/>' for z in range(2))
+    ome = (
+        '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" '
+        f'SizeX="30" SizeY="20" SizeZ="3" SizeC="1" SizeT="1">{planes}</Pixels></Image></OME>'
+    )
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        for page, description in ((PLANE, ome), (PLANE + 1, None)):
+            file.write(page, description=description, metadata=None, contiguous=False)
+    image = read_image(tmp_path / "a.ome.tif")
+    assert image.shape == (3, 20, 30)
+    assert image.notes == ("a.ome.tif: 1 of 3 planes are not in the file and taken as 0",)
+
+
+def test_an_imagej_stack_without_a_distance_has_its_default(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", noise(3, 20, 30), imagej=True, resolution=(2, 2), metadata={"axes": "ZYX", "unit": "micron"}
+    )
+    image = read_image(tmp_path / "a.tif")
+    assert image.spacing == (1.0, 0.5, 0.5)
+    assert image.notes == ("a.tif: the distance of its slices is not stated, which in an ImageJ file means 1 micron",)
+
+
+@pytest.mark.parametrize(
+    ("unit", "spacing"),
+    [
+        ("nm", (0.002, 0.0005)),
+        ("mm", (2000, 500)),
+        ("\\u00B5m", (2, 0.5)),
+        ("micron", (2, 0.5)),
+        ("inch", (50800, 12700)),
+    ],
+)
+def test_imagej_units(tmp_path: Path, unit: str, spacing: tuple[float, float]) -> None:
+    metadata = {"axes": "ZYX", "spacing": -2.0, "unit": unit}
+    tifffile.imwrite(tmp_path / "a.tif", noise(3, 20, 30), imagej=True, resolution=(2, 2), metadata=metadata)
+    assert read_image(tmp_path / "a.tif").spacing == pytest.approx((spacing[0], spacing[1], spacing[1]))
+
+
+@pytest.mark.parametrize("unit", ["pixel", "", "reference frame"])
+def test_units_that_are_no_length_are_no_spacing(tmp_path: Path, unit: str) -> None:
+    sizes = {f"PhysicalSize{a}{more}": value for a in "XY" for more, value in (("", 0.5), ("Unit", unit))}
+    tifffile.imwrite(tmp_path / "a.ome.tif", PLANE, metadata={"axes": "YX", **sizes})
+    image = read_image(tmp_path / "a.ome.tif")
+    assert (image.spacing, image.units) == (None, "pixel")
+
+
+def test_a_size_that_is_not_known_along_every_axis_is_said(tmp_path: Path) -> None:
+    metadata = {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(tmp_path / "a.ome.tif", noise(3, 20, 30), metadata=metadata)
+    image = read_image(tmp_path / "a.ome.tif")
+    assert image.spacing is None
+    assert image.notes == ("a.ome.tif: the voxel size along z is not known, so that none is used; give spacing",)
+
+
+def test_own_axes_keep_the_sizes_of_the_file(tmp_path: Path) -> None:
+    metadata = {"axes": "ZYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
+    tifffile.imwrite(tmp_path / "a.ome.tif", noise(3, 20, 30), metadata=metadata)
+    assert read_image(tmp_path / "a.ome.tif", axes="tyx").spacing == (0.5, 0.25)
+    turned = read_image(tmp_path / "a.ome.tif", axes="xyz")
+    assert turned.spacing == (2.0, 0.5, 0.25)
+    assert turned.spacing_of("zyx") == (0.25, 0.5, 2.0)
+
+
 def test_several_images_in_a_file_are_said(tmp_path: Path) -> None:
-    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tiff:
-        tiff.write(PLANE, metadata={"axes": "YX"})
-        tiff.write(noise(7, 9), metadata={"axes": "YX"})
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        file.write(PLANE, metadata={"axes": "YX"})
+        file.write(noise(7, 9), metadata={"axes": "YX"})
     image = read_image(tmp_path / "a.ome.tif")
     assert image.shape == PLANE.shape
     assert image.notes == ("a.ome.tif holds 2 images, the first is taken",)
@@ -104,7 +271,7 @@ def test_several_images_in_a_file_are_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
 def test_large_tiffs_stay_on_disk(tmp_path: Path, compression: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(io, "_LAZY_BYTES", 1000)
+    monkeypatch.setattr(tiff, "LAZY_BYTES", 1000)
     data = noise(4, 20, 30)
     tifffile.imwrite(tmp_path / "a.ome.tif", data, metadata={"axes": "ZYX"}, compression=compression)
     image = read_image(tmp_path / "a.ome.tif")
@@ -113,26 +280,77 @@ def test_large_tiffs_stay_on_disk(tmp_path: Path, compression: str | None, monke
         np.testing.assert_array_equal(frame.read()[0], data[z])
 
 
-@pytest.mark.parametrize("compression", [None, "zlib"])
-@pytest.mark.parametrize("kept", [0.02, 0.5, 0.97])
-def test_truncated_tiffs_are_refused(tmp_path: Path, compression: str | None, kept: float) -> None:
-    path = tmp_path / "cut.ome.tif"
-    tifffile.imwrite(path, noise(4, 60, 70), metadata={"axes": "ZYX"}, compression=compression)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(FileError, match=r"cut.ome.tif.* is damaged"):
-        read_image(path)
+@pytest.mark.usefixtures("_lazily")
+def test_large_files_of_other_byte_order_and_format_stay_on_disk(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", PLANE, byteorder=">")
+    np.save(tmp_path / "a.npy", PLANE)
+    for name in ("a.tif", "a.npy"):
+        image = read_image(tmp_path / name)
+        assert isinstance(image.data, np.memmap)
+        frame = next(image.frames("yx")).read()
+        assert frame.dtype == np.dtype("=u2")
+        np.testing.assert_array_equal(frame[0], PLANE)
 
 
-def test_a_truncated_lazy_tiff_fails_when_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(io, "_LAZY_BYTES", 1000)
-    path = tmp_path / "cut.ome.tif"
-    tifffile.imwrite(path, noise(4, 60, 70), metadata={"axes": "ZYX"}, compression="zlib")
+KINDS: dict[str, dict[str, Any]] = {
+    "ome": {"metadata": {"axes": "ZYX"}, "ome": True},
+    "ome tiled": {"metadata": {"axes": "ZYX"}, "ome": True, "compression": "zlib", "tile": (32, 32)},
+    "imagej": {"metadata": {"axes": "ZYX"}, "imagej": True},
+    "plain": {"metadata": None},
+    "plain lzw": {"metadata": None, "compression": "lzw"},
+    "shaped": {"metadata": {"axes": "ZYX"}},
+}
+
+
+def volume_unless_damaged(path: Path) -> np.ndarray | None:
+    try:
+        return next(read_image(path, axes="zyx").frames("zyx")).read()[0]
+    except FileError as error:
+        if path.name not in str(error):
+            raise
+        return None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lazy_bytes", [0, 2**20])
+def test_a_truncated_tiff_is_an_error_wherever_it_is_cut(
+    tmp_path: Path, kind: str, lazy_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiff, "LAZY_BYTES", lazy_bytes)
+    path, data = tmp_path / "cut.tif", noise(5, 40, 50)
+    tifffile.imwrite(path, data, photometric="minisblack", **KINDS[kind])
     content = path.read_bytes()
-    path.write_bytes(content[:-3000])
+    for left_out in [8, 40, 150, 400, *range(1000, len(content), len(content) // 12), len(content) - 1]:
+        path.write_bytes(content[:-left_out])
+        volume = volume_unless_damaged(path)
+        if left_out >= 1000:
+            assert volume is None
+        elif volume is not None:
+            # Behind the voxels may stand what the image does not need.
+            np.testing.assert_array_equal(volume, data)
+
+
+@pytest.mark.usefixtures("_lazily")
+@pytest.mark.parametrize("damage", ["truncated", "overwritten"])
+def test_damage_that_shows_up_late_is_an_error_of_that_frame(tmp_path: Path, damage: str) -> None:
+    path, data = tmp_path / "late.ome.tif", noise(4, 60, 70)
+    tifffile.imwrite(path, data, metadata={"axes": "ZYX"}, compression="zlib")
+    content = path.read_bytes()
     frames = list(read_image(path).frames("yx"))
-    with pytest.raises(FileError, match=r"cut.ome.tif"):
-        frames[-1].read()
+    half = len(content) // 2
+    path.write_bytes(content[:half] + (b"" if damage == "truncated" else b"\0" * half))
+    np.testing.assert_array_equal(frames[0].read()[0], data[0])
+    with pytest.raises(FileError, match=r"frame \(3,\) of 'late.ome.tif' cannot be read: .*; the file may be damaged"):
+        frames[3].read()
+
+
+def test_a_private_tag_that_is_lost_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PLANE, extratags=[(65001, "s", 0, "private" * 5, True)])
+    content = path.read_bytes()
+    entry = content.index(struct.pack("<HH", 65001, 2))
+    path.write_bytes(content[: entry + 8] + struct.pack("<I", 2**30) + content[entry + 12 :])
+    np.testing.assert_array_equal(read_image(path).data, PLANE)
 
 
 # ---------------------------------------------------------------------------- other formats
@@ -153,31 +371,199 @@ def test_png_and_npy(tmp_path: Path) -> None:
         read_image(tmp_path / "n.npy")
 
 
+@pytest.mark.parametrize(
+    ("mode", "suffix", "axes", "dtype", "rgb"),
+    [
+        ("1", "png", "yx", "bool", False),
+        ("L", "bmp", "yx", "uint8", False),
+        ("L", "jpg", "yx", "uint8", False),
+        ("I;16", "png", "yx", "uint16", False),
+        ("LA", "png", "yx", "uint8", False),
+        ("RGB", "bmp", "yxc", "uint8", True),
+        ("RGBA", "png", "yxc", "uint8", True),
+        ("P", "png", "yxc", "uint8", True),
+        ("CMYK", "jpg", "yxc", "uint8", True),
+    ],
+)
+def test_pictures_of_every_kind(tmp_path: Path, mode: str, suffix: str, axes: str, dtype: str, rgb: bool) -> None:
+    Picture.fromarray(colours(20, 30)).convert(mode).save(tmp_path / f"a.{suffix}")
+    image = read_image(tmp_path / f"a.{suffix}")
+    assert (image.axes, image.data.dtype, image.is_rgb) == (axes, np.dtype(dtype), rgb)
+    assert image.shape[:2] == (20, 30)
+
+
+def test_of_an_animated_picture_the_first_is_read(tmp_path: Path) -> None:
+    first = colours(20, 30)
+    more = [Picture.fromarray(colours(20, 30))]
+    Picture.fromarray(first).save(tmp_path / "a.png", save_all=True, append_images=more)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").data, first)
+
+
+def test_large_pictures_are_no_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Picture, "MAX_IMAGE_PIXELS", 100)
+    Picture.fromarray(colours(20, 30)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").shape == (20, 30)
+    assert Picture.MAX_IMAGE_PIXELS == 100
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.npy"])
+def test_other_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
+    if name == "a.npy":
+        np.save(tmp_path / name, PLANE)
+    else:
+        Picture.fromarray(colours(60, 70)).save(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(FileError, match=rf"{name}.* is damaged or not a \{name[1:]} file .*get it again"):
+        read_image(tmp_path / name)
+
+
+def test_files_of_no_image_are_image_errors(tmp_path: Path) -> None:
+    np.save(tmp_path / "c.npy", np.zeros((4, 4), complex))
+    with pytest.raises(ImageError, match=r"'c.npy' has data type complex128"):
+        read_image(tmp_path / "c.npy")
+    np.save(tmp_path / "e.npy", np.zeros((0, 4)))
+    with pytest.raises(ImageError, match=r"'e.npy' of shape \(0, 4\) is empty"):
+        read_image(tmp_path / "e.npy")
+    tifffile.imwrite(tmp_path / "c.tif", np.zeros((4, 4), np.complex64))
+    with pytest.raises(ImageError, match=r"'c.tif' has data type complex64"):
+        read_image(tmp_path / "c.tif")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied"), r"a.npy' cannot be read: Permission denied; check its permissions"),
+        (ModuleNotFoundError("no", name="codec"), r"a.npy' needs the package 'codec'; install it with pip"),
+        (KeyError("word"), r"a.npy' is damaged or not a .npy file \('word'\)"),
+    ],
+)
+def test_what_libraries_raise_is_a_file_error(
+    tmp_path: Path, error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    np.save(tmp_path / "a.npy", PLANE)
+    monkeypatch.setattr(np, "load", fail)
+    with pytest.raises(FileError, match=message):
+        read_image(tmp_path / "a.npy")
+
+
 def test_an_npy_of_objects_is_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "o.npy", np.array([[{}]], object), allow_pickle=True)
     with pytest.raises(FileError, match=r"o.npy.* is damaged or not a .npy file"):
         read_image(tmp_path / "o.npy")
 
 
+def ome_zarr(path: Path, version: str, data: np.ndarray, **multiscale: Any) -> zarr.Group:
+    """Write an OME-Zarr with two levels."""
+    group = zarr.open_group(path, mode="w", zarr_format=3 if version == "0.5" else 2)
+    for name, level in (("0", data), ("1", data[..., ::2, ::2])):
+        array = group.create_array(
+            name, shape=level.shape, dtype=level.dtype, chunks=(*(1,) * (data.ndim - 2), 10, 10), fill_value=0
+        )
+        array[:] = level
+    multiscales = [{"datasets": [{"path": "0"}, {"path": "1"}], **multiscale}]
+    group.attrs.update({"ome": {"multiscales": multiscales}} if version == "0.5" else {"multiscales": multiscales})
+    return group
+
+
+def scaled(*scale: float) -> list[dict[str, Any]]:
+    return [{"type": "scale", "scale": list(scale)}]
+
+
+SPACE = [{"name": a, "type": "space", "unit": "nanometer"} for a in "zyx"]
+
+
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_ome_zarr(tmp_path: Path, version: str) -> None:
     data = noise(2, 3, 20, 30)
-    group = zarr.open_group(tmp_path / "a.ome.zarr", mode="w", zarr_format=2 if version == "0.4" else 3)
-    for path, level in (("0", data), ("1", data[..., ::2, ::2])):
-        array = group.create_array(path, shape=level.shape, dtype=level.dtype, chunks=(1, 1, 10, 10))
-        array[:] = level
-    axes = [{"name": "c", "type": "channel"}, *({"name": a, "type": "space", "unit": "nanometer"} for a in "zyx")]
-    scale = [{"type": "scale", "coordinateTransformations": [], "scale": [1, 2000, 500, 250]}]
-    multiscales = [
-        {"axes": axes, "datasets": [{"path": p, "coordinateTransformations": scale} for p in ("0", "1")]},
-    ]
-    group.attrs.update({"multiscales": multiscales} if version == "0.4" else {"ome": {"multiscales": multiscales}})
+    ome_zarr(
+        tmp_path / "a.ome.zarr",
+        version,
+        data,
+        axes=[{"name": "c", "type": "channel"}, *SPACE],
+        datasets=[
+            {"path": "0", "coordinateTransformations": [*scaled(1, 1000, 500, 250), {"type": "translation"}]},
+            {"path": "1", "coordinateTransformations": scaled(1, 1000, 1000, 500)},
+        ],
+        coordinateTransformations=scaled(1, 2, 1, 1),
+    )
     image = read_image(tmp_path / "a.ome.zarr")
     assert image.axes == "czyx"
     assert image.shape == data.shape
     assert image.spacing == (2.0, 0.5, 0.25)
+    assert image.units == "micrometer"
     assert isinstance(image.data, zarr.Array)
     np.testing.assert_array_equal(next(image.frames("zyx")).read(), data)
+
+
+def test_the_axes_of_old_ome_zarr(tmp_path: Path) -> None:
+    ome_zarr(tmp_path / "3.zarr", "0.3", noise(3, 20, 30), axes=["t", "y", "x"])
+    assert read_image(tmp_path / "3.zarr").axes == "tyx"
+    ome_zarr(tmp_path / "1.zarr", "0.1", noise(1, 2, 3, 20, 30))
+    image = read_image(tmp_path / "1.zarr")
+    assert (image.axes, image.spacing) == ("tczyx", None)
+    ome_zarr(tmp_path / "bad.zarr", "0.1", noise(3, 20, 30))
+    with pytest.raises(FileError, match=r"bad.zarr' is damaged: its metadata name 5 axes, the array has shape"):
+        read_image(tmp_path / "bad.zarr")
+
+
+def test_axes_of_ome_zarr_by_their_type(tmp_path: Path) -> None:
+    axes = [{"name": "frame", "type": "time"}, {"name": "stain", "type": "channel"}, *SPACE[1:]]
+    ome_zarr(tmp_path / "a.zarr", "0.5", noise(2, 3, 20, 30), axes=axes)
+    assert read_image(tmp_path / "a.zarr").axes == "tcyx"
+
+
+def test_unknown_axes_of_ome_zarr_are_not_guessed(tmp_path: Path) -> None:
+    axes = [{"name": "angle"}, {"name": "phase"}, *SPACE[1:]]
+    ome_zarr(tmp_path / "a.zarr", "0.5", noise(2, 3, 20, 30), axes=axes)
+    with pytest.raises(ImageError, match=r"the axes of 2 and 3 voxels are: say with axes, for example 'ztyx', 'zcyx'"):
+        read_image(tmp_path / "a.zarr")
+    assert read_image(tmp_path / "a.zarr", axes="ctyx").axes == "ctyx"
+    ome_zarr(tmp_path / "b.zarr", "0.5", noise(2, 3), axes=[{"name": "row"}, {"name": "column"}])
+    with pytest.raises(ImageError, match=r"the axes that its metadata name are no image's \('\?\?'\); say with axes"):
+        read_image(tmp_path / "b.zarr")
+
+
+def test_the_first_image_of_a_converted_file_is_read(tmp_path: Path) -> None:
+    data = noise(20, 30)
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", attributes={"ome": {"bioformats2raw.layout": 3}})
+    ome_zarr(tmp_path / "a.zarr" / "0", "0.5", data, axes=SPACE[1:])
+    assert read_image(tmp_path / "a.zarr").notes == ()
+    root.create_group("1")
+    image = read_image(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(next(image.frames("yx")).read()[0], data)
+    assert image.notes == ("a.zarr: the first image of the file is taken",)
+
+
+@pytest.mark.parametrize("kind", ["plate", "well"])
+def test_plates_are_no_images(tmp_path: Path, kind: str) -> None:
+    zarr.open_group(tmp_path / "a.zarr", mode="w", attributes={"ome": {kind: {}}})
+    with pytest.raises(FileError, match="is a plate or a well, not an image; give the path of a field in it"):
+        read_image(tmp_path / "a.zarr")
+
+
+def test_an_array_in_a_zarr_is_read_by_its_path(tmp_path: Path) -> None:
+    group = ome_zarr(tmp_path / "a.zarr", "0.5", noise(3, 20, 30), axes=SPACE)
+    assert read_image(tmp_path / "a.zarr" / "1", axes="tyx").shape == (3, 10, 15)
+    group.create_array("named", shape=(4, 5, 6), dtype="u1", dimension_names=["t", "y", "x"])
+    assert read_image(tmp_path / "a.zarr" / "named").axes == "tyx"
+    assert image_files([tmp_path / "a.zarr" / "named"]) == [tmp_path / "a.zarr" / "named"]
+
+
+def test_a_damaged_chunk_is_an_error_of_its_frame(tmp_path: Path) -> None:
+    ome_zarr(tmp_path / "a.zarr", "0.5", noise(3, 20, 30), axes=SPACE)
+    chunk = tmp_path / "a.zarr" / "0" / "c" / "2" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:9])
+    frames = list(read_image(tmp_path / "a.zarr").frames("yx"))
+    assert frames[1].read().shape == (1, 20, 30)
+    with pytest.raises(FileError, match=r"frame \(2,\) of 'a.zarr' cannot be read"):
+        frames[2].read()
+    (tmp_path / "a.zarr" / "zarr.json").write_text("{")
+    with pytest.raises(FileError, match=r"a.zarr' is damaged or not a .zarr file"):
+        read_image(tmp_path / "a.zarr")
 
 
 def test_a_bare_zarr_array_needs_axes(tmp_path: Path) -> None:
@@ -187,7 +573,7 @@ def test_a_bare_zarr_array_needs_axes(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="ambiguous"):
         read_image(tmp_path / "a.zarr")
     zarr.open_group(tmp_path / "g.zarr", mode="w")
-    with pytest.raises(FileError, match="without OME 'multiscales'"):
+    with pytest.raises(FileError, match="without OME 'multiscales'; give the path of an array in it"):
         read_image(tmp_path / "g.zarr")
 
 
@@ -230,9 +616,111 @@ def test_labels_survive_their_file(tmp_path: Path, axes: str, maximum: int, dtyp
     np.testing.assert_array_equal(image.data, labels)
     assert image.spacing == spacing
     assert read_description(tmp_path / "l.ome.tif") == {"model": "nuclei", "n": 3, "µ": "<&>"}
-    with tifffile.TiffFile(tmp_path / "l.ome.tif") as tiff:
-        assert tiff.is_ome
-        assert tiff.pages[0].compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+    with tifffile.TiffFile(tmp_path / "l.ome.tif") as file:
+        assert file.is_ome
+        assert file.pages[0].compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+
+
+SIZES = {"t": 2, "c": 4, "z": 3, "y": 20, "x": 30}
+ORDERS = st.sets(st.sampled_from("tcz")).flatmap(lambda more: st.permutations(sorted({*more, "y", "x"}))).map("".join)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(axes=ORDERS, size=st.floats(1e-3, 1e3), dtype=st.sampled_from(["u1", "i4", ">u2", "?", "u8"]))
+def test_labels_of_any_order_come_back_in_one(tmp_path: Path, axes: str, size: float, dtype: str) -> None:
+    labels = RNG.integers(0, 200, [SIZES[a] for a in axes]).astype(dtype)
+    spatial = [a for a in axes if a in "zyx"]
+    spacing = {a: size * (1 + i) for i, a in enumerate(spatial)}
+    write_labels(tmp_path / "l.ome.tif", labels, axes, tuple(spacing.values()), overwrite=True)
+    image = read_image(tmp_path / "l.ome.tif")
+    assert image.axes == "".join(a for a in "tzcyx" if a in axes)
+    np.testing.assert_array_equal(image.data, labels.transpose([axes.index(a) for a in image.axes]))
+    assert image.spacing == pytest.approx(tuple(spacing[a] for a in image.spatial_axes))
+
+
+@pytest.mark.parametrize(("units", "expected"), [("nm", (0.5, 0.25)), ("mm", (5e5, 2.5e5)), ("pixel", None)])
+def test_sizes_are_written_in_micrometres(tmp_path: Path, units: str, expected: tuple[float, ...] | None) -> None:
+    write_labels(tmp_path / "l.ome.tif", PLANE, "yx", (500, 250), units)
+    spacing = read_image(tmp_path / "l.ome.tif").spacing
+    assert spacing == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_description_is_an_element_of_the_image(tmp_path: Path) -> None:
+    provenance = {"model": "nuclei", "text": ']]> & "µ" \x01 </Image>', "n": [1, 2.5, None]}
+    write_labels(tmp_path / "l.ome.tif", noise(3, 20, 30), "zyx", (2, 0.5, 0.25), description=provenance)
+    with tifffile.TiffFile(tmp_path / "l.ome.tif") as file:
+        assert file.ome_metadata is not None
+        root = ET.fromstring(file.ome_metadata)
+    schema = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
+    (image,) = root.findall(f"{schema}Image")
+    described = image.find(f"{schema}Description")
+    assert described is not None
+    assert json.loads(described.text or "") == provenance == read_description(tmp_path / "l.ome.tif")
+    pixels = image.find(f"{schema}Pixels")
+    assert pixels is not None
+    assert {a: pixels.get(f"PhysicalSize{a}Unit") for a in "XYZ"} == dict.fromkeys("XYZ", "µm")
+    # The order that the schema wants.
+    assert list(image).index(described) < list(image).index(pixels)
+
+
+def test_files_above_four_gigabytes_are_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 4e9 < write._BIGTIFF_BYTES < 2**32
+    for limit, big in ((PLANE.nbytes, False), (PLANE.nbytes - 1, True)):
+        monkeypatch.setattr(write, "_BIGTIFF_BYTES", limit)
+        write_labels(tmp_path / "l.ome.tif", PLANE + 1000, "yx", overwrite=True)
+        with tifffile.TiffFile(tmp_path / "l.ome.tif") as file:
+            assert file.is_bigtiff is big
+            assert file.pages[0].is_tiled
+
+
+@pytest.mark.parametrize(
+    ("labels", "axes", "spacing", "message"),
+    [
+        (np.full((4, 4), 0.7), "yx", None, "labels are of type float64, a label is a whole number; convert"),
+        (np.full((4, 4), -1), "yx", None, "the lowest label is -1, labels count from 0"),
+        (np.full((4, 4), 2**40), "yx", None, "label 1099511627776 is above 4294967295, the highest that fits"),
+        (np.zeros((4, 4), int), "zyx", None, r"axes 'zyx' do not suit an array of shape \(4, 4\); give"),
+        (np.zeros((4, 4), int), "yq", None, "axes 'yq' do not suit"),
+        (np.zeros((4, 4), int), "zx", None, "axes 'zx' do not suit"),
+        (np.zeros((4, 4, 4), int), "yyx", None, "axes 'yyx' do not suit"),
+        (np.zeros((0, 4), int), "yx", None, "at least one voxel along each"),
+        (np.zeros((4, 4), int), "yx", (1.0,) * 3, r"spacing \(1.0, 1.0, 1.0\) must be .* \(yx\); give 2, or None"),
+        (np.zeros((4, 4), int), "yx", (1.0, float("nan")), r"spacing \(1.0, nan\) must be one positive number"),
+    ],
+)
+def test_what_is_no_label_image_is_not_written(
+    tmp_path: Path, labels: np.ndarray, axes: str, spacing: tuple[float, ...] | None, message: str
+) -> None:
+    with pytest.raises(ImageError, match=message):
+        write_labels(tmp_path / "l.ome.tif", labels, axes, spacing)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "two", "three")])
+def test_every_map_has_a_name(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(ImageError, match=rf"^{len(names)} channel names .*; give one for each voxel of the axis 'c'"):
+        write_maps(tmp_path / "m.ome.tif", np.zeros((2, 4, 4), np.float32), "cyx", names)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["l.png", "l", "l.tif.gz"])
+def test_labels_are_tiff(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FileError, match=r"is to be an OME-TIFF; end its name in .ome.tif"):
+        write_labels(tmp_path / name, PLANE, "yx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_may_be_as_long_as_the_disk_takes(tmp_path: Path) -> None:
+    path = tmp_path / ("l" * 247 + ".ome.tif")
+    write_labels(path, PLANE, "yx")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "l.ome.tif").mkdir()
+    with pytest.raises(FileError, match=r"l.ome.tif' cannot be written: .*directory; choose another folder"):
+        write_labels(tmp_path / "l.ome.tif", PLANE, "yx", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["l.ome.tif"]
 
 
 def test_maps_survive_their_file(tmp_path: Path) -> None:
@@ -241,9 +729,9 @@ def test_maps_survive_their_file(tmp_path: Path) -> None:
     image = read_image(tmp_path / "m.ome.tif")
     assert image.axes == "zcyx"
     np.testing.assert_array_equal(next(image.frames("zyx")).read(), maps)
-    with tifffile.TiffFile(tmp_path / "m.ome.tif") as tiff:
-        assert tiff.ome_metadata is not None
-        assert "centre" in tiff.ome_metadata
+    with tifffile.TiffFile(tmp_path / "m.ome.tif") as file:
+        assert file.ome_metadata is not None
+        assert "centre" in file.ome_metadata
 
 
 def test_nothing_is_replaced_by_accident(tmp_path: Path) -> None:
@@ -293,6 +781,12 @@ def test_descriptions_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "no.tif").write_bytes(b"no")
     with pytest.raises(FileError, match="cannot be read"):
         read_description(tmp_path / "no.tif")
+
+
+@pytest.mark.parametrize("text", ["7", "true", "[1]", "{broken"])
+def test_descriptions_that_are_not_ours_are_empty(tmp_path: Path, text: str) -> None:
+    tifffile.imwrite(tmp_path / "a.ome.tif", PLANE, metadata={"axes": "YX", "Description": text})
+    assert read_description(tmp_path / "a.ome.tif") == {}
 
 
 def test_pictures(tmp_path: Path) -> None:

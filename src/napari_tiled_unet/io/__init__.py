@@ -1,0 +1,27 @@
+"""Readers and writers, by suffix.
+
+=========================== =======================================================
+read                        TIFF (OME, ImageJ, LSM, plain), PNG, JPEG, BMP, NPY, OME-Zarr, Zarr
+written                     labels and maps as OME-TIFF, pictures as PNG
+=========================== =======================================================
+
+Spacing is in micrometres. What is written is written beside and renamed, so that no half
+file is ever left under the final name.
+"""
+
+from __future__ import annotations
+
+from napari_tiled_unet.io.read import image_files, read_image
+from napari_tiled_unet.io.tiff import read_description
+from napari_tiled_unet.io.write import require_writable, smallest_label_dtype, write_labels, write_maps, write_png
+
+__all__ = [
+    "image_files",
+    "read_description",
+    "read_image",
+    "require_writable",
+    "smallest_label_dtype",
+    "write_labels",
+    "write_maps",
+    "write_png",
+]

@@ -1,0 +1,95 @@
+"""Reading OME-Zarr (NGFF 0.4 in Zarr 2, 0.5 in Zarr 3) and bare Zarr arrays; never into memory.
+
+References
+----------
+.. [1] OME-NGFF specification, https://ngff.openmicroscopy.org/0.5/
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_tiled_unet.errors import FileError
+from napari_tiled_unet.image import AXES, Image, image_from_array
+from napari_tiled_unet.io.metadata import known_axes, micrometres, with_voxel_size
+
+if TYPE_CHECKING:
+    import zarr
+
+_MARKS = ("zarr.json", ".zgroup", ".zarray")
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a path is the folder of a Zarr group or array."""
+    return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / mark).exists() for mark in _MARKS))
+
+
+def read_zarr(path: Path, axes: str | None) -> Image:
+    """Open the full resolution of an OME-Zarr image, or a Zarr array; as :func:`read_image`."""
+    import zarr
+
+    node = zarr.open(path, mode="r")
+    if isinstance(node, zarr.Array):
+        return image_from_array(node, axes or _dimension_names(node), name=path.name)
+    attributes = _ome_attributes(node)
+    notes: tuple[str, ...] = ()
+    if "multiscales" not in attributes and "bioformats2raw.layout" in attributes and "0" in node:
+        first = node["0"]
+        if isinstance(first, zarr.Group):
+            notes = (f"{path.name}: the first image of the file is taken",) if "1" in node else ()
+            node, attributes = first, _ome_attributes(first)
+    if "plate" in attributes or "well" in attributes:
+        raise FileError(f"{str(path)!r} is a plate or a well, not an image; give the path of a field in it, as A/1/0")
+    multiscales = attributes.get("multiscales")
+    if not multiscales:
+        raise FileError(f"{str(path)!r} is a Zarr group without OME 'multiscales'; give the path of an array in it")
+    return _full_resolution(node, multiscales[0], path.name, axes, notes)
+
+
+def _ome_attributes(group: zarr.Group) -> Mapping[str, Any]:
+    """Return the OME metadata of a group: under ``ome`` since version 0.5, at the top before."""
+    attributes: Mapping[str, Any] = group.attrs.asdict()
+    return attributes.get("ome") or attributes
+
+
+def _dimension_names(array: zarr.Array[Any]) -> str | None:
+    """Return the axes that a Zarr 3 array names itself, if they are ours."""
+    names = [str(n).lower() for n in getattr(array.metadata, "dimension_names", None) or ()]
+    return "".join(names) if names and all(len(n) == 1 and n in AXES for n in names) else None
+
+
+def _full_resolution(
+    group: zarr.Group, multiscale: Mapping[str, Any], name: str, axes: str | None, notes: tuple[str, ...]
+) -> Image:
+    # The specification orders the levels from the largest to the smallest.
+    level = multiscale["datasets"][0]
+    data: Any = group[level["path"]]
+    # Names alone until version 0.3; none until 0.2, where the axes were always these.
+    named = [a if isinstance(a, Mapping) else {"name": a} for a in multiscale.get("axes") or AXES]
+    found = "".join(_letter(a) for a in named)
+    if len(found) != len(data.shape):
+        raise FileError(
+            f"{name!r} is damaged: its metadata name {len(found)} axes, the array has shape {data.shape}; get it again"
+        )
+    image = Image(data, axes or known_axes(found, tuple(data.shape), name), name=name, notes=notes)
+    transforms = [*level.get("coordinateTransformations", ()), *multiscale.get("coordinateTransformations", ())]
+    factors = _scales(transforms, len(found))
+    sizes = micrometres((letter, f, a.get("unit")) for letter, a, f in zip(found, named, factors, strict=True))
+    return with_voxel_size(image, found, sizes)
+
+
+def _letter(axis: Mapping[str, Any]) -> str:
+    """Return the letter of an axis; a question mark if it is none of ours."""
+    name = str(axis["name"]).lower()
+    if name in tuple(AXES):
+        return name
+    return {"time": "t", "channel": "c"}.get(str(axis.get("type")), "?")
+
+
+def _scales(transforms: Iterable[Mapping[str, Any]], ndim: int) -> list[float]:
+    """Return the product of all scale transformations, per axis."""
+    scales = [t["scale"] for t in transforms if t.get("type") == "scale" and "scale" in t]
+    return [math.prod(float(scale[axis]) for scale in scales) for axis in range(ndim)]

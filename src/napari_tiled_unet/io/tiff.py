@@ -1,0 +1,216 @@
+"""Reading TIFF: OME, ImageJ, LSM and plain files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from napari_tiled_unet.errors import FileError
+from napari_tiled_unet.image import Image, micrometres_per
+from napari_tiled_unet.io.metadata import known_axes, micrometres, with_voxel_size
+
+LAZY_BYTES = 2**28
+"""Larger images stay on disk and are read frame by frame."""
+
+# What tifffile logs where pages or their standard tags are lost, before it goes on without them.
+_LOST = re.compile(
+    r"invalid page offset|invalid offset to page|corrupted tag list|corrupted file|circular reference"
+    r"|TiffTag \d{1,4} .*invalid value offset"
+)
+
+
+def read_tiff(path: Path, axes: str | None) -> Image:
+    """Open the first image of a TIFF at full resolution; as :func:`read_image`."""
+    import tifffile
+
+    with _damage_is_an_error(path), tifffile.TiffFile(path) as tiff:
+        series = tiff.series[0]
+        _check_whole(path, series)
+        # Axes of one voxel say nothing; some writers leave them out, some keep them.
+        found = series.get_axes(squeeze=True).lower()
+        if "c" not in found:
+            found = found.replace("s", "c")
+        rgb = _is_rgb(series)
+        sizes = _voxel_sizes(tiff)
+        notes = tuple(_notes(path.name, tiff, found))
+        data = _data(path, series)
+    image = Image(data, axes or known_axes(found, tuple(data.shape), path.name), name=path.name, notes=notes)
+    image = replace(image, is_rgb=rgb and image.n_channels in (3, 4))
+    return with_voxel_size(image, found, sizes)
+
+
+def _data(path: Path, series: Any) -> Any:
+    """Return an image of a TIFF: in memory, mapped, or as Zarr chunks when it is large."""
+    shape = series.get_shape(squeeze=True)
+    if series.nbytes <= LAZY_BYTES:
+        return series.asarray(level=0).reshape(shape)
+    import tifffile
+    import zarr
+
+    if series.dataoffset is not None and series.keyframe.is_memmappable:
+        return tifffile.memmap(path, series=0, level=0, mode="r").reshape(shape)
+    store = series.aszarr(level=0, squeeze=True)
+    array = zarr.open_array(store, mode="r")
+    # The file stays open as long as the array is in use, and no longer.
+    weakref.finalize(array, store.close)
+    return array
+
+
+def _check_whole(path: Path, series: Any) -> None:
+    """Find out now whether the file ends before its image does: read lazily, the rest could pass for zeros."""
+    if series.dataoffset is not None:
+        ends = [(series.dataoffset + series.nbytes, series.keyframe)]
+    else:
+        ends = [
+            (max((o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False) if n), default=0), page)
+            for page in series
+            if page is not None
+        ]
+    for end, page in ends:
+        size = page.parent.filehandle.size
+        if end > size:
+            raise FileError(
+                f"{str(path)!r} is damaged: it ends at byte {size}, its image at {end}; "
+                "open it elsewhere or get it again"
+            )
+
+
+@contextlib.contextmanager
+def _damage_is_an_error(path: Path) -> Iterator[None]:
+    """Raise what tifffile only logs: pages that are missing."""
+    heard: list[str] = []
+    reader = threading.get_ident()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # Another thread may be reading another file.
+            if record.thread == reader and _LOST.search(record.getMessage()):
+                heard.append(record.getMessage())
+
+    listener, logger = Listener(logging.ERROR), logging.getLogger("tifffile")
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+    if heard:
+        raise FileError(f"{str(path)!r} is damaged ({heard[0]}); open it elsewhere or get it again")
+
+
+def _is_rgb(series: Any) -> bool:
+    """Return whether the samples of a pixel are red, green and blue."""
+    import tifffile
+
+    page = series.keyframe
+    # JPEG stores luma and chroma, which the decoder turns into RGB.
+    decoded = page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
+    return "S" in series.axes and (page.photometric == tifffile.PHOTOMETRIC.RGB or decoded)
+
+
+def _notes(name: str, tiff: Any, found: str) -> Iterator[str]:
+    """Say what is left out or assumed of a TIFF."""
+    import tifffile
+
+    series = tiff.series[0]
+    if len(tiff.series) > 1:
+        yield f"{name} holds {len(tiff.series)} images, the first is taken"
+    if len(series.levels) > 1:
+        yield f"{name} holds {len(series.levels)} resolutions, the full one is taken"
+    if series.dataoffset is None and (missing := sum(page is None for page in series)):
+        yield f"{name}: {missing} of {len(series)} planes are not in the file and taken as 0"
+    if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        yield f"{name} holds the numbers of palette colours; they are taken for intensities"
+    if series.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE and series.dtype != bool:
+        yield f"{name} says that 0 is white; intensities are taken as they are stored"
+    if "z" in found and _imagej_default_depth(tiff):
+        yield f"{name}: the distance of its slices is not stated, which in an ImageJ file means 1 {_imagej_unit(tiff)}"
+
+
+def _voxel_sizes(tiff: Any) -> dict[str, float]:
+    """Return micrometres per voxel by axis, as far as the metadata tell."""
+    if tiff.is_ome and tiff.ome_metadata:
+        pixels = _first(_ome_image(tiff).get("Pixels"))
+        return micrometres(
+            (a, pixels.get(f"PhysicalSize{a.upper()}"), pixels.get(f"PhysicalSize{a.upper()}Unit", "µm")) for a in "zyx"
+        )
+    if tiff.is_lsm and tiff.lsm_metadata:
+        return micrometres((a, tiff.lsm_metadata.get(f"VoxelSize{a.upper()}"), "m") for a in "zyx")
+    if tiff.is_imagej and tiff.imagej_metadata:
+        unit = _imagej_unit(tiff)
+        depth = 1.0 if _imagej_default_depth(tiff) else tiff.imagej_metadata.get("spacing")
+        # ImageJ counts slices downwards with a negative distance.
+        sizes = [("z", abs(depth) if isinstance(depth, int | float) else None, unit)]
+        for axis, name in (("y", "YResolution"), ("x", "XResolution")):
+            tag = tiff.pages[0].tags.get(name)
+            pixels_per, per = tag.value if tag else (0, 1)
+            sizes.append((axis, per / pixels_per if pixels_per else None, unit))
+        return micrometres(sizes)
+    return {}
+
+
+def _imagej_unit(tiff: Any) -> str:
+    return str((tiff.imagej_metadata or {}).get("unit", ""))
+
+
+def _imagej_default_depth(tiff: Any) -> bool:
+    """Return whether ImageJ left out the distance of slices, as it does when that is 1 unit of length."""
+    metadata: Mapping[str, Any] = (tiff.imagej_metadata if tiff.is_imagej else None) or {}
+    return "unit" in metadata and "spacing" not in metadata and micrometres_per(_imagej_unit(tiff)) is not None
+
+
+def _ome_image(tiff: Any) -> Mapping[str, Any]:
+    """Return the metadata of the first image of an OME-TIFF; empty where there are none."""
+    import tifffile
+
+    return _first(_first(tifffile.xml2dict(tiff.ome_metadata).get("OME")).get("Image"))
+
+
+def _first(node: Any) -> Mapping[str, Any]:
+    """Return an XML element, the first where there are several, an empty one where there is none."""
+    if isinstance(node, list | tuple):
+        node = node[0] if node else None
+    return node if isinstance(node, Mapping) else {}
+
+
+def read_description(path: str | Path) -> dict[str, Any]:
+    """Return the provenance that :func:`write_labels` stored in a file; empty if there is none.
+
+    Parameters
+    ----------
+    path : str or Path
+        OME-TIFF.
+
+    Returns
+    -------
+    dict
+        As it was given to the writer.
+
+    Raises
+    ------
+    FileError
+        If the file is no OME-TIFF.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            image = _ome_image(tiff) if tiff.ome_metadata else None
+    except MemoryError:
+        raise
+    except Exception as error:  # as in read_image
+        raise FileError(f"{str(path)!r} cannot be read: {error}; give an OME-TIFF") from error
+    if image is None:
+        raise FileError(f"{str(path)!r} is not an OME-TIFF, so it has no description of ours; give one written by us")
+    try:
+        described = json.loads(str(image.get("Description", "")))
+    except json.JSONDecodeError:
+        return {}
+    return described if isinstance(described, dict) else {}

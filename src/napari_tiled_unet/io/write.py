@@ -1,0 +1,223 @@
+"""Writing labels, maps and pictures: beside, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_tiled_unet.errors import FileError, ImageError
+from napari_tiled_unet.image import AXES, micrometres_per
+
+# Leaves room below 4 GiB for all that is not voxels.
+_BIGTIFF_BYTES = 2**32 - 2**25
+# OME-TIFF wants the planes last and, as most of its readers, the channels right before them.
+_FILE_ORDER = "tzcyx"
+
+
+def smallest_label_dtype(maximum: int) -> np.dtype[Any]:
+    """Return uint8, uint16 or uint32: the smallest that holds ``maximum``.
+
+    Raises
+    ------
+    ImageError
+        If none does.
+    """
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        if maximum <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    raise ImageError(f"label {maximum} is above {2**32 - 1}, the highest that fits a file; number the labels from 1")
+
+
+def write_labels(
+    path: str | Path,
+    labels: npt.NDArray[Any],
+    axes: str,
+    spacing: Sequence[float] | None = None,
+    units: str = "micrometer",
+    *,
+    description: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write labels as a tiled, zlib-compressed OME-TIFF of the smallest unsigned type.
+
+    Parameters
+    ----------
+    path : str or Path
+        Best ending in ``.ome.tif``.
+    labels : numpy.ndarray
+        Labels, bool or integer, none negative; 0 is background.
+    axes : str
+        Letters of ``tczyx``, one per axis of ``labels``. In the file they are in the order
+        ``tzcyx``, as OME-TIFF has them.
+    spacing : sequence of float, optional
+        Voxel size per spatial axis of ``axes``.
+    units : str
+        Unit of ``spacing``: any length, which is written as micrometres, or ``pixel`` for none.
+    description : dict, optional
+        Provenance; stored as JSON in the image's description, see :func:`read_description`.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    FileError
+        If the file exists and may not be replaced, or cannot be written.
+    ImageError
+        If the labels are no labels, or do not agree with axes or spacing.
+    """
+    if labels.dtype.kind not in "bui":
+        raise ImageError(f"labels are of type {labels.dtype}, a label is a whole number; convert them to integer")
+    lowest = int(labels.min(initial=0))
+    if lowest < 0:
+        raise ImageError(f"the lowest label is {lowest}, labels count from 0 (background); renumber them")
+    dtype = smallest_label_dtype(int(labels.max(initial=0)))
+    _write_ome(Path(path), labels.astype(dtype, copy=False), axes, spacing, units, description, overwrite, {})
+
+
+def write_maps(
+    path: str | Path,
+    maps: npt.NDArray[np.float32],
+    axes: str,
+    channel_names: Sequence[str],
+    spacing: Sequence[float] | None = None,
+    units: str = "micrometer",
+    *,
+    description: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write maps as a float32 OME-TIFF; as :func:`write_labels`, with a named channel axis.
+
+    Parameters
+    ----------
+    path, axes, spacing, units, description, overwrite
+        As for :func:`write_labels`; ``axes`` has ``c``.
+    maps : numpy.ndarray
+        Float maps.
+    channel_names : sequence of str
+        A name per channel.
+
+    Raises
+    ------
+    FileError, ImageError
+        As for :func:`write_labels`.
+    """
+    n_channels = maps.shape[axes.index("c")] if "c" in axes[: maps.ndim] else 0
+    if len(channel_names) != n_channels:
+        raise ImageError(
+            f"{len(channel_names)} channel names {tuple(channel_names)} for maps of shape {maps.shape} and axes "
+            f"{axes!r}; give one for each voxel of the axis 'c'"
+        )
+    channels = {"Channel": {"Name": list(channel_names)}}
+    data = maps.astype(np.float32, copy=False)
+    _write_ome(Path(path), data, axes, spacing, units, description, overwrite, channels)
+
+
+def _write_ome(
+    path: Path,
+    data: npt.NDArray[Any],
+    axes: str,
+    spacing: Sequence[float] | None,
+    units: str,
+    description: dict[str, Any] | None,
+    overwrite: bool,
+    more: dict[str, Any],
+) -> None:
+    import tifffile
+
+    if not path.name.lower().endswith((".tif", ".tiff")):
+        raise FileError(f"{str(path)!r} is to be an OME-TIFF; end its name in .ome.tif")
+    _check_axes(axes, data.shape)
+    order = [a for a in _FILE_ORDER if a in axes]
+    data = data.transpose([axes.index(a) for a in order])
+    metadata: dict[str, Any] = {"axes": "".join(order).upper(), **more, **_physical_sizes(axes, spacing, units)}
+    if description is not None:
+        metadata["Description"] = json.dumps(description)
+    with _beside(path, overwrite) as beside:
+        tifffile.imwrite(
+            beside,
+            data,
+            ome=True,
+            bigtiff=data.nbytes > _BIGTIFF_BYTES,
+            photometric="minisblack",
+            compression="zlib",
+            tile=(256, 256),
+            metadata=metadata,
+        )
+
+
+def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
+    letters_fit = set(axes) <= set(AXES) and len(set(axes)) == len(axes) and {"y", "x"} <= set(axes)
+    if not letters_fit or len(axes) != len(shape) or 0 in shape:
+        raise ImageError(
+            f"axes {axes!r} do not suit an array of shape {shape}; give a different letter of {AXES!r} for each axis, "
+            "y and x among them, and at least one voxel along each"
+        )
+
+
+def _physical_sizes(axes: str, spacing: Sequence[float] | None, units: str) -> dict[str, Any]:
+    """Return the voxel size as OME metadata; empty when unknown."""
+    factor = micrometres_per(units)
+    if spacing is None or factor is None:
+        return {}
+    spatial = [a for a in axes if a in "zyx"]
+    if len(spacing) != len(spatial) or not all(np.isfinite(s) and s > 0 for s in spacing):
+        raise ImageError(
+            f"spacing {tuple(spacing)} must be one positive number per spatial axis ({''.join(spatial)}); "
+            f"give {len(spatial)}, or None"
+        )
+    sizes: dict[str, Any] = {}
+    for axis, size in zip(spatial, spacing, strict=True):
+        sizes[f"PhysicalSize{axis.upper()}"] = float(size) * factor
+        sizes[f"PhysicalSize{axis.upper()}Unit"] = "µm"
+    return sizes
+
+
+def write_png(path: str | Path, picture: npt.NDArray[np.uint8], *, overwrite: bool = True) -> None:
+    """Write a grey or RGB picture as PNG."""
+    from PIL import Image as Picture
+
+    with _beside(Path(path), overwrite) as beside:
+        Picture.fromarray(picture).save(beside, format="PNG")
+
+
+@contextlib.contextmanager
+def _beside(path: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary path that becomes ``path`` when the block ends well and goes when not."""
+    if path.exists() and not overwrite:
+        raise FileError(f"{str(path)!r} exists; choose another name or allow overwriting")
+    require_writable(path.parent)
+    # Short, so that a name as long as can be leaves room for it.
+    beside = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        yield beside
+        beside.replace(path)
+    except OSError as error:
+        raise FileError(f"{str(path)!r} cannot be written: {error.strerror or error}; choose another folder") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder if it is missing, and find out now whether files can be written there.
+
+    Raises
+    ------
+    FileError
+        If not.
+    """
+    probe = folder / f".{uuid.uuid4().hex}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise FileError(
+            f"folder {str(folder)!r} cannot be written to: {error.strerror or error}; choose another one"
+        ) from error
