@@ -202,8 +202,8 @@ def overlapping_pairs(first: Labels, second: Labels) -> Pairs:
     import fastremap
 
     first, second = np.asarray(first), np.asarray(second)
-    one, sizes_one = _numbered(first, "predicted")
-    two, sizes_two = _numbered(second, "true")
+    one, sizes_one = consecutive(first, "predicted")
+    two, sizes_two = consecutive(second, "true")
     if first.shape != second.shape:
         raise ImageError(
             f"predicted labels have shape {first.shape}, true ones {second.shape}; they must be of the same image"
@@ -217,8 +217,28 @@ def overlapping_pairs(first: Labels, second: Labels) -> Pairs:
     return Pairs(i - 1, j - 1, score, len(sizes_one) - 1, len(sizes_two) - 1)
 
 
-def _numbered(labels: Labels, name: str) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.int64]]:
-    """Return flat labels numbered 1 to n in ascending order, and the size of each number from 0."""
+def consecutive(labels: Labels, name: str = "the") -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Renumber objects from 1 without gaps, in ascending order of their labels.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        Integer labels, 0 is background.
+    name : str
+        Whose labels they are, for the error.
+
+    Returns
+    -------
+    flat : numpy.ndarray
+        The new labels as one row, of an integer type.
+    sizes : numpy.ndarray
+        int64, voxels of the background and of each object.
+
+    Raises
+    ------
+    ImageError
+        If labels are not integers or some are negative.
+    """
     import fastremap
 
     if labels.dtype.kind not in "ui":
