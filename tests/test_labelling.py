@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import cc3d
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from skimage.segmentation import watershed
 
+from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.labelling import (
     centre_map,
     classes_from_maps,
@@ -17,6 +18,7 @@ from napari_tiled_unet.labelling import (
     objects_from_maps,
     remove_small,
 )
+from napari_tiled_unet.metrics import intersection_over_union
 
 
 def ellipsoids(ndim: int, seed: int, count: int = 6, side: int = 48) -> np.ndarray:
@@ -34,6 +36,30 @@ def ellipsoids(ndim: int, seed: int, count: int = 6, side: int = 48) -> np.ndarr
 
 def as_maps(labels: np.ndarray) -> np.ndarray:
     return np.stack([(labels > 0).astype(np.float32), centre_map(labels)])
+
+
+def cells(ndim: int, seed: int) -> np.ndarray:
+    """Return round cells that touch along straight walls, some of them cut by the image border."""
+    labels, squared_distance = nearest_point(ndim, seed)
+    return np.where(squared_distance <= 81, labels, 0)
+
+
+def nearest_point(ndim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for some random points, which is nearest to each voxel, and its squared distance."""
+    rng = np.random.default_rng(seed)
+    shape = (70, 60) if ndim == 2 else (30, 36, 32)
+    points: list[np.ndarray] = []
+    for point in rng.uniform(0, shape, (60, ndim)):
+        if all(np.linalg.norm(point - other) > 13 for other in points):
+            points.append(point)
+    distance = np.stack([sum((g - c) ** 2 for g, c in zip(np.indices(shape), p, strict=True)) for p in points])
+    return distance.argmin(axis=0) + 1, distance.min(axis=0)
+
+
+def same_objects(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Return whether two label images differ in nothing but the numbers, which have no gaps."""
+    pairs = np.unique(np.stack([found.ravel(), expected.ravel()]), axis=1)
+    return len(set(pairs[0])) == len(set(pairs[1])) == pairs.shape[1] == max(found.max(), expected.max()) + (0 in found)
 
 
 def random_maps(ndim: int, seed: int) -> np.ndarray:
@@ -101,19 +127,75 @@ def test_touching_objects_come_apart(ndim: int) -> None:
 @BOTH
 @given(seed=SEEDS)
 @settings(max_examples=15, deadline=None)
-def test_compact_objects_survive_encoding_and_decoding(ndim: int, seed: int) -> None:
-    labels = ellipsoids(ndim, seed)
-    # Cut objects may fall apart or hold several summits: keep those that are whole.
-    whole = cc3d.connected_components(labels.astype(np.uint32), connectivity=4 if ndim == 2 else 6)
-    sizes = np.bincount(whole.ravel())
-    labels = np.where(sizes[whole] >= 40, whole, 0)
-    found = objects_from_maps(as_maps(labels), seed_threshold=0.6)
-    for value in np.unique(labels[labels > 0]):
-        inside = found[labels == value]
-        best = np.bincount(inside).argmax()
-        both = np.count_nonzero(inside == best)
-        # The centre of every object lies in an object of its own.
-        assert both / inside.size > 0.5
+def test_touching_objects_survive_encoding_and_decoding(ndim: int, seed: int) -> None:
+    labels = cells(ndim, seed)
+    found = objects_from_maps(as_maps(labels))
+    assert found.max() == labels.max()
+    overlap = intersection_over_union(found, labels).max(axis=0)
+    assert overlap.min() > 0.85
+    assert overlap.mean() > 0.97
+
+
+def one_watershed(maps: np.ndarray, foreground_threshold: float, seed_threshold: float) -> np.ndarray:
+    mask = maps[0] > foreground_threshold
+    seeds, n_seeds = ndimage.label(mask & (maps[1] > seed_threshold))
+    parts, n_parts = ndimage.label(mask)
+    for part in range(1, n_parts + 1):
+        if not seeds[parts == part].any():
+            n_seeds += 1
+            seeds[parts == part] = n_seeds
+    return watershed(-maps[1], seeds, mask=mask)
+
+
+@BOTH
+@given(seed=SEEDS, min_size=st.integers(0, 40), fill=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_the_short_cuts_give_what_one_watershed_of_the_frame_gives(
+    ndim: int, seed: int, min_size: int, fill: bool
+) -> None:
+    maps = np.pad(random_maps(ndim, seed), ((0, 0), *((8, 8),) * ndim))
+    expected = remove_small(one_watershed(maps, 0.4, 0.55), min_size)
+    expected = fill_object_holes(expected) if fill else expected
+    found = objects_from_maps(maps, foreground_threshold=0.4, seed_threshold=0.55, min_size=min_size, fill_holes=fill)
+    assert same_objects(found, expected)
+
+
+@BOTH
+@given(seed=SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_in_crowded_tissue_they_do_but_for_voxels_in_the_valleys(ndim: int, seed: int) -> None:
+    maps = as_maps(nearest_point(ndim, seed)[0])
+    found = objects_from_maps(maps, fill_holes=False)
+    expected = one_watershed(maps, 0.5, 0.5)
+    assert found.max() == expected.max()
+    pairs, counts = np.unique(np.stack([found.ravel(), expected.ravel()]), axis=1, return_counts=True)
+    largest = [counts[pairs[0] == value].max() for value in range(1, int(found.max()) + 1)]
+    assert sum(largest) > 0.995 * found.size
+
+
+@BOTH
+@given(seed=SEEDS)
+@settings(max_examples=15, deadline=None)
+def test_a_higher_foreground_threshold_labels_less(ndim: int, seed: int) -> None:
+    maps = random_maps(ndim, seed)
+    low, high = (
+        objects_from_maps(maps, foreground_threshold=threshold, fill_holes=False) > 0 for threshold in (0.4, 0.6)
+    )
+    assert not (high & ~low).any()
+    assert low.sum() > high.sum()
+
+
+@BOTH
+@given(seed=SEEDS)
+@settings(max_examples=15, deadline=None)
+def test_no_object_keeps_a_hole_of_its_own(ndim: int, seed: int) -> None:
+    labels = objects_from_maps(random_maps(ndim, seed), min_size=5)
+    for value in range(1, int(labels.max()) + 1):
+        inside = ndimage.binary_fill_holes(labels == value) & (labels == 0)
+        gaps, _ = ndimage.label(labels == 0)
+        for gap in np.unique(gaps[inside]):
+            ring = ndimage.binary_dilation(gaps == gap) & (gaps != gap)
+            assert set(labels[ring]) != {value}
 
 
 def test_no_foreground_is_no_object() -> None:
@@ -140,6 +222,35 @@ def test_the_centre_of_a_bent_object_lies_in_it() -> None:
     centre = centre_map(labels)
     assert centre.max() == 1
     assert labels[np.unravel_index(centre.argmax(), labels.shape)] == 1
+
+
+def centre_map_by_definition(labels: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    out = np.zeros(labels.shape)
+    for value in np.unique(labels[labels > 0]):
+        voxels = np.argwhere(labels == value) * spacing
+        others = np.argwhere(labels != value) * spacing
+        centre = voxels.mean(axis=0)
+        if labels[tuple(np.rint(centre / spacing).astype(int))] != value:
+            centre = voxels[np.linalg.norm(voxels - centre, axis=1).argmin()]
+        border = np.linalg.norm(voxels[:, None] - others[None], axis=2).min(axis=1)
+        out[labels == value] = border / (border + np.linalg.norm(voxels - centre, axis=1))
+    return out
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (2.5, 0.4)])
+def test_the_centre_map_is_its_definition(spacing: tuple[float, ...]) -> None:
+    labels = ellipsoids(2, 11, count=8, side=32)
+    labels[:, 30:] = labels[3:29, 28] = 40  # a bent object: its centroid lies outside
+    labels[28, 28:] = 40
+    expected = centre_map_by_definition(labels, spacing)
+    np.testing.assert_allclose(centre_map(labels, spacing=spacing), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint32, np.int64, np.uint64])
+def test_the_centre_map_takes_any_integers_in_any_layout(dtype: type) -> None:
+    labels = ellipsoids(3, 3)
+    np.testing.assert_array_equal(centre_map(np.asfortranarray(labels.astype(dtype))), centre_map(labels))
+    assert not centre_map(np.zeros((4, 5), dtype)).any()
 
 
 def test_a_single_voxel_is_its_own_centre() -> None:
@@ -192,11 +303,34 @@ def test_holes_are_filled_if_one_object_encloses_them(ndim: int) -> None:
     np.testing.assert_array_equal(fill_object_holes(open_hole), open_hole)
 
 
+@BOTH
+def test_a_hole_that_touches_a_second_object_on_any_side_stays(ndim: int) -> None:
+    labels = np.full((5,) * ndim, 3)
+    middle = (2,) * ndim
+    labels[middle] = 0
+    assert (fill_object_holes(labels) == 3).all()
+    for axis in range(ndim):
+        for step in (-1, 1):
+            beside = labels.copy()
+            beside[tuple(2 + step * (a == axis) for a in range(ndim))] = 4
+            np.testing.assert_array_equal(fill_object_holes(beside), beside)
+
+
 def test_classes() -> None:
     maps = np.eye(3, dtype=np.float32)[:, None, :]
     assert classes_from_maps(maps).tolist() == [[0, 1, 2]]
     assert classes_from_maps(maps, background=1).tolist() == [[1, 0, 2]]
     assert classes_from_maps(maps, background=None).tolist() == [[1, 2, 3]]
+
+
+def test_equal_probabilities_go_to_the_first_class() -> None:
+    assert classes_from_maps(np.ones((3, 1, 2), np.float32), background=2).tolist() == [[1, 1]]
+
+
+def test_more_classes_than_a_byte_holds() -> None:
+    maps = np.zeros((300, 1, 1), np.float32)
+    maps[299] = 1
+    assert classes_from_maps(maps, background=None).tolist() == [[300]]
 
 
 def stack_of(*rows: list[int]) -> np.ndarray:
@@ -219,3 +353,57 @@ def test_linking_is_one_to_one_and_respects_the_overlap() -> None:
 def test_linking_empty_stacks() -> None:
     assert link_slices(np.zeros((3, 4, 4), int)).max() == 0
     assert link_slices(stack_of([0, 0], [1, 1], [0, 0])).max() == 1
+
+
+def test_linking_needs_each_to_be_the_others_best() -> None:
+    # Both halves have an IoU of one half with the whole: one of them continues it.
+    assert link_slices(stack_of([1, 1, 1, 1], [1, 1, 2, 2])).tolist() == stack_of([1, 1, 1, 1], [1, 1, 2, 2]).tolist()
+    chain = stack_of([1, 1, 1, 1, 2, 2], [0, 3, 3, 3, 3, 3])
+    assert link_slices(chain, min_overlap=0.3).tolist() == stack_of([1, 1, 1, 1, 2, 2], [0, 1, 1, 1, 1, 1]).tolist()
+
+
+def test_the_same_number_in_two_slices_means_nothing() -> None:
+    assert link_slices(stack_of([5, 5, 0, 0], [0, 0, 5, 5])).tolist() == stack_of([1, 1, 0, 0], [0, 0, 2, 2]).tolist()
+
+
+@given(seed=SEEDS)
+@settings(max_examples=15, deadline=None)
+def test_linked_objects_are_those_that_overlap_by_more_than_half(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sliced = np.stack([np.r_[0, rng.permutation(200) + 1][plane] for plane in cells(3, seed)])
+    linked = link_slices(sliced, min_overlap=0.51)
+    assert np.unique(linked[linked > 0]).tolist() == list(range(1, int(linked.max()) + 1))
+    for here, above, was_here, was_above in zip(linked[1:], linked, sliced[1:], sliced, strict=False):
+        scores = intersection_over_union(was_here, was_above)
+        expected = {
+            (a, b)
+            for i, a in enumerate(np.unique(was_here[was_here > 0]))
+            for j, b in enumerate(np.unique(was_above[was_above > 0]))
+            if scores[i, j] >= 0.51
+        }
+        joined = {
+            (was_here[here == number][0], was_above[above == number][0])
+            for number in np.intersect1d(here[here > 0], above)
+        }
+        assert joined == expected
+
+
+def test_wrong_input_is_refused() -> None:
+    floats, line = np.zeros((4, 4)), np.zeros(4, int)
+    for wrong in (floats, line, floats > 0):
+        for function in (centre_map, fill_object_holes, link_slices, lambda labels: remove_small(labels, 1)):
+            with pytest.raises(ImageError, match=r"must be integers \(\[z,\] y, x\)"):
+                function(wrong)
+    with pytest.raises(ImageError, match=r"shape \(4, 4\); linking slices needs \(z, y, x\)"):
+        link_slices(np.zeros((4, 4), int))
+    with pytest.raises(ImageError, match=r"maps have shape \(3, 4, 4\); objects need \(2, "):
+        objects_from_maps(np.zeros((3, 4, 4), np.float32))
+    for spacing in ((1.0,), (1.0, 0.0), (1.0, float("nan")), (1.0, float("inf"))):
+        with pytest.raises(OptionsError, match="must be 2 positive numbers"):
+            centre_map(np.zeros((4, 4), int), spacing=spacing)
+    for overlap in (-0.1, 1.1, float("nan")):
+        with pytest.raises(OptionsError, match=f"min_overlap={overlap} is outside its range"):
+            link_slices(np.zeros((2, 4, 4), int), min_overlap=overlap)
+    for background in (-1, 2):
+        with pytest.raises(OptionsError, match=f"background={background} is none of the 2 classes 0 to 1"):
+            classes_from_maps(np.zeros((2, 4, 4), np.float32), background=background)
