@@ -216,8 +216,8 @@ def choose_thresholds(path: Path, samples: list[Sample]) -> None:
     maps = [predict(model.network, s.image, target) for s in samples]
     truth = [s.labels for s in samples]
     best, chosen = -1.0, target
-    for foreground, seed, size in itertools.product((0.4, 0.45, 0.5, 0.55, 0.6), (0.4, 0.5, 0.6, 0.7), (0, 12, 20)):
-        trial = Objects(foreground_threshold=foreground, seed_threshold=seed, min_size=size)
+    for foreground, prominence, size in itertools.product((0.5, 0.55, 0.6, 0.65), (0.06, 0.08, 0.1, 0.13), (8, 15, 22)):
+        trial = Objects(foreground_threshold=foreground, seed_prominence=prominence, min_size=size)
         pooled = average_precision([trial.decode(m, SegmentOptions()) for m in maps], truth).pooled
         if float(np.mean(pooled)) > best:
             best, chosen = float(np.mean(pooled)), trial

@@ -2,13 +2,13 @@ r"""Maps to labels, labels to the centre map, and the joining of slices; 2D and 
 
 The centre map of an object voxel is ``d_border / (d_border + d_centre)``: 1 at the centre,
 falling to 0 at the border, with one summit per object however elongated it is. Touching
-objects have a valley between them, where the watershed parts them::
+objects have a valley between them, and are parted there if it is deep enough::
 
     centre map          /\    /\        /\
                        /  \  /  \      /  \
-    seed threshold  ../....\/....\..../....\..   what is above it: a seed
-    foreground      [______________]  [______]   one seed: that object, as it is;
-                     one    two        three     several: watershed
+                      /    \/    \    /    \
+    foreground      [______________]  [______]   a valley: two objects
+                     one    two        three     no valley: that object, as it is
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ import numpy.typing as npt
 
 from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.metrics import Pairs, consecutive, overlapping_pairs
+from napari_tiled_unet.summits import prominent_basins
 
 Labels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Objects = npt.NDArray[np.uint32]
 
-# Where more of the frame than this is disputed between seeds (tissue without gaps), growing
-# the seeds in steps down to these shares of the seed threshold is cheaper than the watershed.
-_CROWDED = 0.3
-_STEPS = (0.8, 0.6, 0.4, 0.2)
+# Voxels of Gaussian blur that quiet the centre map before its summits are sought.
+_QUIET = 0.7
 
 
 def classes_from_maps(probabilities: npt.NDArray[np.floating[Any]], background: int | None = 0) -> Labels:
@@ -140,11 +139,12 @@ def objects_from_maps(
     maps: npt.NDArray[np.floating[Any]],
     *,
     foreground_threshold: float = 0.5,
-    seed_threshold: float = 0.5,
+    seed_threshold: float = 0.3,
+    seed_prominence: float = 0.1,
     min_size: int = 0,
     fill_holes: bool = True,
 ) -> Objects:
-    """Return objects from foreground and centre map by seeded watershed.
+    """Return objects from foreground and centre map by watershed from the map's summits.
 
     Parameters
     ----------
@@ -153,8 +153,10 @@ def objects_from_maps(
     foreground_threshold : float
         Voxels of higher probability are object.
     seed_threshold : float
-        Each connected part of the foreground that is more central than this is one object.
-        Parts without any such voxel stay one object each.
+        Least centre value of an object's summit; what has a lower one joins its neighbour. Parts
+        of the foreground without a neighbour stay one object each.
+    seed_prominence : float
+        How far the centre map must fall between two summits for them to be two objects.
     min_size : int
         Objects of fewer voxels are dropped, before holes are filled.
     fill_holes : bool
@@ -170,24 +172,19 @@ def objects_from_maps(
     ImageError
         If there are not two maps in two or three dimensions.
 
-    Notes
-    -----
-    The labels are those of one :func:`skimage.segmentation.watershed` [1]_ of the negative centre
-    map, found in a fraction of its time; in tissue without gaps a few voxels in the valleys
-    may fall to the other side.
-
-    References
-    ----------
-    .. [1] P. Soille and M. Ansoult, "Automated basin delineation from digital elevation models
-           using mathematical morphology", Signal Processing 1990, doi:10.1016/0165-1684(90)90127-K
+    See Also
+    --------
+    napari_tiled_unet.summits.prominent_basins : how summits become objects, with the sources.
     """
     if maps.ndim not in (3, 4) or len(maps) != 2:
         raise ImageError(
             f"maps have shape {maps.shape}; objects need (2, [z,] y, x), the foreground and the centre map"
         )
-    mask, centre = maps[0] > foreground_threshold, maps[1]
-    labels = _grow_seeds(mask, centre, seed_threshold)
-    _flood_disputed(labels, mask, centre)
+    from scipy.ndimage import gaussian_filter
+
+    mask = maps[0] > foreground_threshold
+    centre = gaussian_filter(maps[1], _QUIET, output=np.float32, truncate=3)
+    labels = prominent_basins(centre, mask, prominence=seed_prominence, least=seed_threshold)
     labels = remove_small(labels, min_size)
     return fill_object_holes(labels) if fill_holes else labels
 
@@ -200,65 +197,6 @@ def _components(mask: Mask) -> tuple[Objects, int]:
         np.ascontiguousarray(mask), connectivity=6 if mask.ndim == 3 else 4, out_dtype=np.uint32, return_N=True
     )
     return numbered.astype(np.uint32, copy=False), int(count)
-
-
-def _grow_seeds(mask: Mask, centre: npt.NDArray[np.floating[Any]], seed_threshold: float) -> Objects:
-    """Label the foreground that a single seed can reach, or none; what is disputed stays 0.
-
-    A flood fills the whole of a connected part above some level before anything lower, so a
-    part that holds a single seed is that seed's in a watershed, too.
-    """
-    labels, count = _components(mask & (centre > seed_threshold))
-    inside = np.flatnonzero(labels)
-    a_voxel = np.zeros(count + 1, np.intp)
-    a_voxel[labels.ravel()[inside]] = inside
-    parts, n_parts = _components(mask)
-    owner, n_seeds = _sole_seeds(parts, n_parts, a_voxel[1:])
-    seedless = np.flatnonzero(n_seeds[1:] == 0) + 1
-    owner[seedless] = count + np.arange(1, seedless.size + 1)
-    np.maximum(labels, owner[parts], out=labels)
-    if np.count_nonzero(mask) - np.count_nonzero(labels) > _CROWDED * mask.size:
-        for step in _STEPS:
-            parts, n_parts = _components(mask & (centre > step * seed_threshold))
-            owner, _ = _sole_seeds(parts, n_parts, a_voxel[1:])
-            np.maximum(labels, owner[parts], out=labels)
-    return labels
-
-
-def _sole_seeds(parts: Objects, n_parts: int, a_voxel: npt.NDArray[np.intp]) -> tuple[Objects, npt.NDArray[np.intp]]:
-    """Return the seed of each part that holds just one, else 0, and how many each part holds.
-
-    ``a_voxel`` is the flat index of some voxel of each seed.
-    """
-    part = parts.ravel()[a_voxel]
-    n_seeds = np.bincount(part, minlength=n_parts + 1)
-    alone = np.flatnonzero(n_seeds[part] == 1)
-    owner = np.zeros(n_parts + 1, np.uint32)
-    owner[part[alone]] = alone + 1
-    return owner, n_seeds
-
-
-def _flood_disputed(labels: Objects, mask: Mask, centre: npt.NDArray[np.floating[Any]]) -> None:
-    """Share out, in place, the foreground that is still 0, island by island."""
-    import cc3d
-    from skimage.segmentation import watershed
-
-    disputed = mask & (labels == 0)
-    if not disputed.any():
-        return
-    # A flood needs of the labelled voxels only those it starts from.
-    shore = np.zeros_like(disputed)
-    for axis in range(mask.ndim):
-        lower = (slice(None),) * axis + (slice(None, -1),)
-        upper = (slice(None),) * axis + (slice(1, None),)
-        shore[lower] |= disputed[upper]
-        shore[upper] |= disputed[lower]
-    islands, _ = _components(disputed | (shore & mask))
-    for number, box in enumerate(cc3d.statistics(islands)["bounding_boxes"][1:], start=1):
-        here = islands[box] == number
-        markers = np.where(here, labels[box], 0).astype(np.int32)
-        flooded = watershed(-centre[box], markers, mask=here)
-        np.copyto(labels[box], flooded, where=here, casting="unsafe")
 
 
 def remove_small(labels: Labels, min_size: int) -> Objects:

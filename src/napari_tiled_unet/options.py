@@ -105,7 +105,15 @@ class SegmentOptions(BaseModel):
         Field(
             gt=0,
             lt=1,
-            description="centre value above which an object is seeded; higher merges less; default: the model's own",
+            description="least centre value of an object; lower ones join a neighbour; default: the model's own",
+        ),
+    ] = None
+    seed_prominence: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="how far the centre map falls between objects; higher merges more; default: the model's own",
         ),
     ] = None
     min_size: Annotated[

@@ -65,7 +65,7 @@ def segment(
     **keywords
         Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``spacing``,
         ``object_size``, ``tile``, ``overlap``, ``blend``, ``device``, ``precision``,
-        ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``,
+        ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
         ``min_size``, ``fill_holes``, ``link_slices``.
 
     Returns

@@ -98,12 +98,13 @@ class Objects(BaseModel):
 
     The centre map of an object voxel is ``d_border / (d_border + d_centre)``: 1 at the
     centre, falling to 0 at the border. It has one summit per object however elongated,
-    so that a seeded watershed takes touching objects apart.
+    so that a watershed from the summits takes touching objects apart.
 
     Attributes
     ----------
-    foreground_threshold, seed_threshold : float
-        Probability above which a voxel is object; centre value that seeds an object.
+    foreground_threshold, seed_threshold, seed_prominence : float
+        Probability above which a voxel is object; least centre value of an object's summit;
+        how far the centre map must fall between two objects.
     min_size : int
         Smallest object kept, in voxels.
     fill_holes : bool
@@ -114,7 +115,8 @@ class Objects(BaseModel):
 
     kind: Literal["objects"] = "objects"
     foreground_threshold: float = Field(default=0.5, gt=0, lt=1)
-    seed_threshold: float = Field(default=0.5, gt=0, lt=1)
+    seed_threshold: float = Field(default=0.3, gt=0, lt=1)
+    seed_prominence: float = Field(default=0.1, gt=0, lt=1)
     min_size: int = Field(default=0, ge=0)
     fill_holes: bool = True
 
@@ -155,7 +157,7 @@ class Objects(BaseModel):
         return logits.sigmoid()
 
     def decode(self, maps: npt.NDArray[np.float32], options: SegmentOptions) -> Labels:
-        """Return objects numbered from 1, by seeded watershed on the centre map."""
+        """Return objects numbered from 1, by watershed from the summits of the centre map."""
 
         def chosen(name: str) -> Any:
             value = getattr(options, name)
@@ -165,6 +167,7 @@ class Objects(BaseModel):
             maps,
             foreground_threshold=chosen("foreground_threshold"),
             seed_threshold=chosen("seed_threshold"),
+            seed_prominence=chosen("seed_prominence"),
             min_size=chosen("min_size"),
             fill_holes=chosen("fill_holes"),
         )

@@ -40,7 +40,7 @@ _UNITS = {
     "tile": "voxels",
     "overlap": "voxels",
 }
-_FROM_TARGET = ("foreground_threshold", "seed_threshold", "min_size", "fill_holes")
+_FROM_TARGET = ("foreground_threshold", "seed_threshold", "seed_prominence", "min_size", "fill_holes")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""Valleys part a landscape if they are deep enough."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.morphology import h_maxima
+from skimage.segmentation import watershed
+
+from napari_tiled_unet.summits import prominent_basins
+
+
+def line(*heights: float) -> np.ndarray:
+    return np.array([heights], np.float32)
+
+
+def everywhere(height: np.ndarray) -> np.ndarray:
+    return np.ones(height.shape, bool)
+
+
+def landscape(ndim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    shape = (26, 30) if ndim == 2 else (10, 12, 14)
+    height = ndimage.gaussian_filter(rng.random(shape), 1.5)
+    height = ((height - height.min()) / np.ptp(height)).astype(np.float32)
+    return height, ndimage.gaussian_filter(rng.random(shape), 2) > 0.48
+
+
+def test_a_deep_valley_parts_and_a_shallow_one_does_not() -> None:
+    height = line(0.1, 0.9, 0.6, 0.8, 0.1)
+    assert prominent_basins(height, everywhere(height), prominence=0.1, least=0).tolist() == [[1, 1, 1, 2, 2]]
+    assert prominent_basins(height, everywhere(height), prominence=0.3, least=0).tolist() == [[1, 1, 1, 1, 1]]
+
+
+def test_joined_basins_are_as_high_as_their_highest_summit() -> None:
+    # The middle summit joins the left one over a shallow pass; what counts on the right is the lower right summit.
+    height = line(1.0, 0.70, 0.75, 0.4, 0.6)
+    assert prominent_basins(height, everywhere(height), prominence=0.1, least=0).max() == 2
+    assert prominent_basins(height, everywhere(height), prominence=0.25, least=0).max() == 1
+
+
+def test_low_summits_join_their_neighbour_and_stay_where_they_have_none() -> None:
+    height = line(0.9, 0.1, 0.3, 0.0, 0.3)
+    mask = np.array([[True, True, True, False, True]])
+    assert prominent_basins(height, mask, prominence=0.05, least=0.2).tolist() == [[1, 1, 2, 0, 3]]
+    assert prominent_basins(height, mask, prominence=0.05, least=0.4).tolist() == [[1, 1, 1, 0, 2]]
+
+
+def test_a_plateau_is_one_summit() -> None:
+    height = np.zeros((6, 6), np.float32)
+    height[2:4, 1:5] = 1
+    assert prominent_basins(height, everywhere(height), prominence=0.0, least=0).max() == 1
+    assert prominent_basins(np.ones((3, 3, 3)), np.ones((3, 3, 3), bool), prominence=0.0, least=0).max() == 1
+
+
+def test_nothing_gives_nothing() -> None:
+    assert prominent_basins(np.ones((4, 4)), np.zeros((4, 4), bool), prominence=0.1, least=0).max() == 0
+
+
+BOTH = pytest.mark.parametrize("ndim", [2, 3])
+
+
+@BOTH
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_basins_fill_the_mask_are_connected_and_numbered(ndim: int, seed: int) -> None:
+    height, mask = landscape(ndim, seed)
+    labels = prominent_basins(height, mask, prominence=0.1, least=0.3)
+    np.testing.assert_array_equal(labels > 0, mask)
+    assert np.unique(labels[mask]).tolist() == list(range(1, labels.max() + 1))
+    for number in range(1, labels.max() + 1):
+        assert ndimage.label(labels == number)[1] == 1
+
+
+@BOTH
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_more_prominence_never_means_more_basins(ndim: int, seed: int) -> None:
+    height, mask = landscape(ndim, seed)
+    counts = [prominent_basins(height, mask, prominence=p, least=0).max() for p in (0, 0.05, 0.1, 0.2, 0.5, 1)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] == ndimage.label(mask)[1]
+
+
+@BOTH
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_it_is_the_watershed_from_the_h_maxima(ndim: int, seed: int) -> None:
+    """Same number of basins as h-maxima, and nearly the same basins as a flood from them."""
+    height, _ = landscape(ndim, seed)
+    faces = ndimage.generate_binary_structure(ndim, 1)
+    seeds, count = ndimage.label(h_maxima(height, 0.15, footprint=faces), faces)
+    labels = prominent_basins(height, everywhere(height), prominence=0.15, least=0)
+    assert labels.max() == count
+    flooded = watershed(-height, seeds, connectivity=1)
+    of_seed = np.array([0, *(np.bincount(labels[seeds == k]).argmax() for k in range(1, count + 1))])
+    assert np.mean(of_seed[flooded] == labels) > 0.9
