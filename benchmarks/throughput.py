@@ -42,7 +42,7 @@ def network_alone(model: Model, image: npt.NDArray[Any]) -> float:
     """Return the seconds of the network on the whole image, in the automatic precision."""
     device = choose_device("auto")
     runner = Runner(model.network, model.spec.target.activate, device, choose_precision("auto", device))
-    tile = image[None, None].astype(np.float32) / 255
+    tile = (image[None, None] / 255).astype(np.float32)
     started = time.perf_counter()
     runner.run(tile)
     return time.perf_counter() - started

@@ -15,7 +15,7 @@ import pytest
 import tifffile
 
 from napari_tiled_unet import cli, read_image
-from napari_tiled_unet.batch import result_paths
+from napari_tiled_unet.batch import maps_path, result_paths
 from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.options import SegmentOptions
 from tests.models import blobs
@@ -190,6 +190,11 @@ def test_where_results_go() -> None:
         "z/c_labels.ome.tif",
     ]
     assert result_paths(images[:1], Path("o/out.tif")) == [Path("o/out.tif")]
+    assert [maps_path(Path(f"o/{name}")).name for name in ("a_labels.ome.tif", "out.ome.tif", "out.tif")] == [
+        "a_maps.ome.tif",
+        "out_maps.ome.tif",
+        "out_maps.ome.tif",
+    ]
     with pytest.raises(OptionsError, match="names one file, there are 3 images; give a folder"):
         result_paths(images, Path("o/out.tif"))
 

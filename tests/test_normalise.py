@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_tiled_unet.blending import Blend
 from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.normalise import Normalisation, Statistics, measure
-from napari_tiled_unet.tiling import Blend, plan_tiles, read_tile
+from napari_tiled_unet.tiling import plan_tiles, read_tile
 
 Array = npt.NDArray[Any]
 SCALED = ("percentile", "minmax", "zscore")

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_tiled_unet import tiling
+from napari_tiled_unet.blending import Blend
 from napari_tiled_unet.errors import ImageError, ModelError, OptionsError, TiledUnetError
-from napari_tiled_unet.tiling import Blend, Tile, TilePlan, plan_tiles, read_tile
+from napari_tiled_unet.tiling import Tile, TilePlan, plan_tiles, read_tile
 
 Array = npt.NDArray[Any]
 MODES = ("crop", "gaussian")

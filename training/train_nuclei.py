@@ -17,6 +17,7 @@ import csv
 import itertools
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from torch.utils.data import DataLoader, Dataset
 import napari_tiled_unet
 from napari_tiled_unet.metrics import average_precision
 from napari_tiled_unet.model import Model, ModelSpec, load_model, save_model
-from napari_tiled_unet.networks.zoo import build_network, network_spec
+from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
 from napari_tiled_unet.normalise import Normalisation, measure
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.targets import Objects
@@ -144,7 +145,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
 
 
 @torch.inference_mode()
-def predict(network: torch.nn.Module, image: npt.NDArray[np.float32], target: Objects) -> npt.NDArray[np.float32]:
+def predict(network: Network, image: npt.NDArray[np.float32], target: Objects) -> npt.NDArray[np.float32]:
     """Return the maps of one whole image."""
     x = torch.from_numpy(image)[None].contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
@@ -152,7 +153,7 @@ def predict(network: torch.nn.Module, image: npt.NDArray[np.float32], target: Ob
     return target.activate(logits.float())[0].numpy()
 
 
-def validate(network: torch.nn.Module, samples: list[Sample], target: Objects) -> dict[str, float]:
+def validate(network: Network, samples: list[Sample], target: Objects) -> dict[str, float]:
     """Return pooled average precision at 0.5, 0.75, 0.9 and its mean over 0.5 to 0.9."""
     network.eval()
     options = SegmentOptions()
@@ -160,11 +161,11 @@ def validate(network: torch.nn.Module, samples: list[Sample], target: Objects) -
     result = average_precision([p for p, _ in pairs], [t for _, t in pairs])
     network.train()
     pooled = np.asarray(result.pooled)
-    return {"ap50": pooled[0], "ap75": pooled[5], "ap90": pooled[8], "mean": float(pooled.mean())}
+    return {"ap50": float(pooled[0]), "ap75": float(pooled[5]), "ap90": float(pooled[8]), "mean": float(pooled.mean())}
 
 
 def model_of(
-    network: torch.nn.Module, target: Objects, arguments: argparse.Namespace, scores: dict[str, float], step: int
+    network: Network, target: Objects, arguments: argparse.Namespace, scores: dict[str, float], step: int
 ) -> Model:
     """Return the trained network with everything needed to use it right."""
     spec = ModelSpec(
@@ -198,7 +199,7 @@ def learning_rate(progress: float, peak: float, warm_up: float = 0.03) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up)))))
 
 
-def average(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int) -> None:
+def average(averaged: Sequence[torch.Tensor], current: Sequence[torch.Tensor], count: torch.Tensor | int) -> None:
     """Average weights exponentially over about 500 steps, over fewer at the start."""
     decay = min(0.998, (1 + int(count)) / (10 + int(count)))
     for old, new in zip(averaged, current, strict=True):
@@ -216,7 +217,9 @@ def choose_thresholds(path: Path, samples: list[Sample]) -> None:
     maps = [predict(model.network, s.image, target) for s in samples]
     truth = [s.labels for s in samples]
     best, chosen = -1.0, target
-    for foreground, prominence, size in itertools.product((0.5, 0.55, 0.6, 0.65), (0.06, 0.08, 0.1, 0.13), (8, 15, 22)):
+    for foreground, prominence, size in itertools.product(
+        (0.5, 0.55, 0.6, 0.65), (0.06, 0.08, 0.1, 0.13), (12, 20, 28)
+    ):
         trial = Objects(foreground_threshold=foreground, seed_prominence=prominence, min_size=size)
         pooled = average_precision([trial.decode(m, SegmentOptions()) for m in maps], truth).pooled
         if float(np.mean(pooled)) > best:
@@ -228,11 +231,56 @@ def choose_thresholds(path: Path, samples: list[Sample]) -> None:
     save_model(Model(spec, model.network), path, overwrite=True)
 
 
-def save_checkpoint(path: Path, **state: Any) -> None:
-    """Write a checkpoint beside and rename it, so that a kill leaves the old one whole."""
-    beside = path.with_suffix(".partial")
-    torch.save(state, beside)
-    beside.replace(path)
+@dataclass
+class State:
+    """What a training run is in the middle of."""
+
+    network: Network
+    averaged: AveragedModel
+    optimiser: torch.optim.AdamW
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+
+    @classmethod
+    def fresh(cls, arguments: argparse.Namespace) -> State:
+        """Return a new network with its average and optimiser."""
+        chosen = {"width": arguments.width, "depth": arguments.depth}
+        network = build_network(network_spec("unet", ndim=2, in_channels=1, out_channels=2, **chosen))
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        return cls(network, averaged, torch.optim.AdamW(network.parameters(), lr=arguments.peak, weight_decay=0.01))
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint beside and rename it, so that a kill leaves the old one whole."""
+        beside = path.with_suffix(".partial")
+        parts = {name: getattr(self, name).state_dict() for name in ("network", "averaged", "optimiser")}
+        torch.save({**parts, "step": self.step, "spent": self.seconds, "best": self.best}, beside)
+        beside.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        saved = torch.load(path, weights_only=True)
+        for name in ("network", "averaged", "optimiser"):
+            getattr(self, name).load_state_dict(saved[name])
+        self.step, self.seconds, self.best = saved["step"], saved["spent"], saved["best"]
+
+
+def train_step(state: State, batch: list[torch.Tensor], target: Objects, rate: float) -> float:
+    """Learn from a batch and return its loss."""
+    image, maps, weight = batch
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = state.network(image.contiguous(memory_format=torch.channels_last))
+    loss = target.loss(logits.float(), maps, weight)
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
+    state.optimiser.step()
+    state.averaged.update_parameters(state.network)
+    state.step += 1
+    return float(loss)
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -246,71 +294,45 @@ def train(arguments: argparse.Namespace) -> None:
     validation = read_split(arguments.data, "val", ("fluorescence",))
     print(f"{len(samples)} images to train on, {len(validation)} to choose by", flush=True)
 
-    spec = network_spec("unet", ndim=2, in_channels=1, out_channels=2, width=arguments.width, depth=arguments.depth)
-    network = build_network(spec).to(memory_format=torch.channels_last)
-    averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=arguments.peak, weight_decay=0.01)
-    step, spent, best = 0, 0.0, -1.0
-    checkpoint = run / "checkpoint.pt"
+    state = State.fresh(arguments)
+    checkpoint, model_file = run / "checkpoint.pt", run / "nuclei.safetensors"
     if arguments.resume and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["network"])
-        averaged.load_state_dict(state["averaged"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent, best = state["step"], state["spent"], state["best"]
-        print(f"resumed at step {step} after {spent / 60:.0f} min", flush=True)
-
+        state.load(checkpoint)
+        print(f"resumed at step {state.step} after {state.seconds / 60:.0f} min", flush=True)
     patches = Patches(samples, target, arguments.steps * arguments.batch, arguments.seed)
-    remaining = range(step * arguments.batch, len(patches))
     loader = DataLoader(
-        patches, batch_size=arguments.batch, sampler=remaining, num_workers=arguments.workers, prefetch_factor=4
+        patches,
+        batch_size=arguments.batch,
+        sampler=range(state.step * arguments.batch, len(patches)),
+        num_workers=arguments.workers,
+        prefetch_factor=4,
     )
-    log = (run / "log.csv").open("a", buffering=1)
-    started, losses = time.monotonic() - spent, []
-    for image, maps, weight in loader:
-        spent = time.monotonic() - started
-        progress = max(step / arguments.steps, spent / 60 / arguments.minutes)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(progress, arguments.peak)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = network(image.contiguous(memory_format=torch.channels_last))
-        loss = target.loss(logits.float(), maps, weight)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        averaged.update_parameters(network)
-        losses.append(loss.item())
-        step += 1
-        last = step >= arguments.steps or progress >= 1
-        if step % 20 == 0:
-            print(f"step {step} {spent / 60:.1f} min loss {np.mean(losses[-20:]):.4f}", flush=True)
-        if step % arguments.validate_every == 0 or last:
-            scores = validate(averaged.module, validation, target)
-            log.write(
-                f"{step},{spent:.0f},{np.mean(losses):.5f}," + ",".join(f"{v:.4f}" for v in scores.values()) + "\n"
-            )
-            print(f"step {step} {spent / 60:.1f} min val {scores}", flush=True)
+    started = time.monotonic() - state.seconds
+    losses: list[float] = []
+    with (run / "log.csv").open("a", buffering=1) as log:
+        for batch in loader:
+            state.seconds = time.monotonic() - started
+            progress = max(state.step / arguments.steps, state.seconds / 60 / arguments.minutes)
+            losses.append(train_step(state, batch, target, learning_rate(progress, arguments.peak)))
+            last = state.step >= arguments.steps or progress >= 1
+            told = f"step {state.step} {state.seconds / 60:.1f} min"
+            if state.step % 20 == 0:
+                print(f"{told} loss {np.mean(losses[-20:]):.4f}", flush=True)
+            if state.step % arguments.validate_every and not last:
+                continue
+            averaged: Any = state.averaged.module
+            scores = validate(averaged, validation, target)
+            row = [state.step, round(state.seconds), *(round(v, 4) for v in (float(np.mean(losses)), *scores.values()))]
+            log.write(",".join(map(str, row)) + "\n")
+            print(f"{told} val {scores}", flush=True)
             losses = []
-            if scores["mean"] > best:
-                best = scores["mean"]
-                save_model(
-                    model_of(averaged.module, target, arguments, scores, step),
-                    run / "nuclei.safetensors",
-                    overwrite=True,
-                )
-            save_checkpoint(
-                checkpoint,
-                network=network.state_dict(),
-                averaged=averaged.state_dict(),
-                optimiser=optimiser.state_dict(),
-                step=step,
-                spent=spent,
-                best=best,
-            )
-        if last:
-            break
-    choose_thresholds(run / "nuclei.safetensors", validation)
+            if scores["mean"] > state.best:
+                state.best = scores["mean"]
+                save_model(model_of(averaged, target, arguments, scores, state.step), model_file, overwrite=True)
+            state.save(checkpoint)
+            if last:
+                break
+    choose_thresholds(model_file, validation)
 
 
 def main() -> None:

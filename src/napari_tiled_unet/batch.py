@@ -5,66 +5,21 @@ A bad file costs that file alone; what is written is written whole or not at all
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 from napari_tiled_unet.errors import FileError, OptionsError, TiledUnetError
 from napari_tiled_unet.events import Finished, Notice, Planned, TileDone
+from napari_tiled_unet.terminal import FileResult, Progress, report, shown_progress
 
 if TYPE_CHECKING:
     from napari_tiled_unet.model import Model
     from napari_tiled_unet.options import SegmentOptions
 
-
-@dataclass
-class FileResult:
-    """What became of one file.
-
-    Attributes
-    ----------
-    image, labels : str
-        Paths of what was read and what was written (or would have been).
-    state : {"done", "skipped", "failed"}
-        Skipped: the result was there and ``overwrite`` was not asked for.
-    n_objects : int or None
-        Number of objects, or of classes present.
-    seconds : float
-        Time from reading to written.
-    megavoxels : float
-        Size of the labels.
-    error : str
-        Why it failed or was skipped.
-    """
-
-    image: str
-    labels: str
-    state: Literal["done", "skipped", "failed"] = "failed"
-    n_objects: int | None = None
-    seconds: float = 0.0
-    megavoxels: float = 0.0
-    error: str = ""
-
-
-class Progress(Protocol):
-    """Where progress is told."""
-
-    def start(self, name: str, number: int, total: int) -> None:
-        """Begin a file."""
-
-    def plan(self, n_tiles: int) -> None:
-        """Learn how many tiles the file has."""
-
-    def advance(self) -> None:
-        """Count a tile."""
-
-    def say(self, message: str) -> None:
-        """Tell a sentence."""
+_LABELS, _MAPS = "_labels.ome.tif", "_maps.ome.tif"
 
 
 def run_batch(
@@ -78,10 +33,28 @@ def run_batch(
 ) -> int:
     """Segment files and report; return the exit status.
 
+    Parameters
+    ----------
+    paths : sequence of Path
+        Image files, or folders of them.
+    options : SegmentOptions
+        How to segment.
+    out : Path or None
+        Folder of the results, or the file of a single one; None is beside each image.
+    save_maps, overwrite : bool
+        Whether to write the maps too, and to replace results that exist.
+    as_json : bool
+        Whether to report for machines.
+
+    Returns
+    -------
+    int
+        0, or 1 if a file failed.
+
     Raises
     ------
     OptionsError
-        If ``out`` names a file and there are several images.
+        If there is no image, or ``out`` names a file and there are several images.
     ModelError
         If the model cannot be loaded: no file could be done.
     """
@@ -96,15 +69,14 @@ def run_batch(
 
     from napari_tiled_unet.model import load_model
 
-    model = load_model(options.model)
+    batch = _Batch(load_model(options.model), options, save_maps, overwrite)
     results: list[FileResult] = []
     started = time.perf_counter()
-    with _progress() as progress:
+    with shown_progress() as progress:
         for number, (image, labels) in enumerate(zip(images, targets, strict=True), start=1):
             progress.start(image.name, number, len(images))
-            clash = labels in targets[: number - 1]
-            results.append(_segment_file(image, labels, model, options, progress, save_maps, overwrite, clash))
-    _report(results, time.perf_counter() - started, as_json)
+            results.append(batch.segment(image, labels, progress, taken=labels in targets[: number - 1]))
+    report(results, time.perf_counter() - started, as_json=as_json)
     return 1 if any(result.state == "failed" for result in results) else 0
 
 
@@ -120,7 +92,13 @@ def result_paths(images: Sequence[Path], out: Path | None) -> list[Path]:
         if len(images) > 1:
             raise OptionsError(f"--out {str(out)!r} names one file, there are {len(images)} images; give a folder")
         return [out]
-    return [(image.parent if out is None else out) / f"{_stem(image)}_labels.ome.tif" for image in images]
+    return [(image.parent if out is None else out) / f"{_stem(image)}{_LABELS}" for image in images]
+
+
+def maps_path(labels: Path) -> Path:
+    """Return where the maps go that belong to a label file."""
+    stem = labels.name.removesuffix(_LABELS)
+    return labels.with_name(f"{_stem(Path(stem)) if stem == labels.name else stem}{_MAPS}")
 
 
 def _stem(path: Path) -> str:
@@ -131,177 +109,65 @@ def _stem(path: Path) -> str:
     return path.stem
 
 
-def _segment_file(
-    image: Path,
-    labels: Path,
-    model: Model,
-    options: SegmentOptions,
-    progress: Progress,
-    save_maps: bool,
-    overwrite: bool,
-    clash: bool,
-) -> FileResult:
-    result = FileResult(str(image), str(labels))
-    started = time.perf_counter()
-    try:
-        if clash:
-            raise FileError(
-                f"another image of this run also writes {str(labels)!r}; segment them into different folders"
-            )
-        if labels.exists() and not overwrite:
-            result.state, result.error = "skipped", "result exists; --overwrite replaces it"
-            return result
-        _work(image, labels, model, options, progress, save_maps, overwrite, result)
-        result.state = "done"
-    except (TiledUnetError, MemoryError) as error:
-        result.error = str(error) or "out of memory; allow a smaller tile"
-        progress.say(f"{image.name}: {result.error}")
-    finally:
-        result.seconds = round(time.perf_counter() - started, 3)
-    return result
+@dataclass(frozen=True)
+class _Batch:
+    """What is the same for every file of a run."""
 
+    model: Model
+    options: SegmentOptions
+    save_maps: bool
+    overwrite: bool
 
-def _work(
-    image: Path,
-    labels: Path,
-    model: Model,
-    options: SegmentOptions,
-    progress: Progress,
-    save_maps: bool,
-    overwrite: bool,
-    result: FileResult,
-) -> None:
-    from napari_tiled_unet.io import read_image, require_writable, write_labels, write_maps
-    from napari_tiled_unet.segmentation import iter_segment
-
-    # Minutes of work must not end at a folder that cannot be written.
-    require_writable(labels.parent)
-    source = read_image(image, axes=options.axes)
-    if options.spacing is not None:
-        source = source.with_spacing(options.spacing, model.spec.units)
-    events = iter_segment(source, model, options=options, keep_maps=save_maps)
-    try:
-        for event in events:
-            if isinstance(event, Planned):
-                progress.plan(event.n_tiles)
-            elif isinstance(event, TileDone):
-                progress.advance()
-            elif isinstance(event, Notice):
-                progress.say(f"{image.name}: {event.message}")
-            elif isinstance(event, Finished):
-                spacing = source.spacing_of("".join(a for a in event.axes if a in "zyx"))
-                write_labels(
-                    labels,
-                    event.labels,
-                    event.axes,
-                    spacing,
-                    source.units,
-                    description=event.provenance,
-                    overwrite=overwrite,
+    def segment(self, image: Path, labels: Path, progress: Progress, *, taken: bool) -> FileResult:
+        """Segment one file; whatever is wrong with it ends up in the result."""
+        result = FileResult(str(image), str(labels))
+        started = time.perf_counter()
+        try:
+            if taken:
+                raise FileError(
+                    f"another image of this run also writes {str(labels)!r}; segment them into different folders"
                 )
-                if event.maps is not None:
-                    maps_path = labels.with_name(
-                        labels.name.removesuffix("_labels.ome.tif").split(".ome.tif")[0] + "_maps.ome.tif"
-                    )
-                    write_maps(
-                        maps_path,
-                        event.maps,
-                        "c" + event.axes,
-                        model.spec.target.channels,
-                        spacing,
-                        source.units,
-                        description=event.provenance,
-                        overwrite=True,
-                    )
-                result.n_objects = event.n_objects
-                result.megavoxels = round(event.labels.size / 1e6, 3)
-    finally:
-        events.close()
+            if labels.exists() and not self.overwrite:
+                result.state, result.error = "skipped", "result exists; --overwrite replaces it"
+                return result
+            self._work(image, labels, progress, result)
+            result.state = "done"
+        except (TiledUnetError, MemoryError) as error:
+            result.error = str(error) or "out of memory; take a smaller tile"
+            progress.say(f"{image.name}: {result.error}")
+        finally:
+            result.seconds = round(time.perf_counter() - started, 3)
+        return result
 
+    def _work(self, image: Path, labels: Path, progress: Progress, result: FileResult) -> None:
+        from napari_tiled_unet.io import require_writable
+        from napari_tiled_unet.segmentation import iter_segment
 
-class _PlainProgress:
-    """Lines for a log file: one at the start of a file, and whatever is to be said."""
+        # Minutes of work must not end at a folder that cannot be written.
+        require_writable(labels.parent)
+        events = iter_segment(image, self.model, options=self.options, keep_maps=self.save_maps)
+        try:
+            for event in events:
+                if isinstance(event, Planned):
+                    progress.plan(event.n_tiles)
+                elif isinstance(event, TileDone):
+                    progress.advance()
+                elif isinstance(event, Notice):
+                    progress.say(f"{image.name}: {event.message}")
+                elif isinstance(event, Finished):
+                    self._write(event, labels)
+                    result.n_objects = event.n_objects
+                    result.megavoxels = round(event.labels.size / 1e6, 3)
+        finally:
+            events.close()
 
-    def start(self, name: str, number: int, total: int) -> None:
-        print(f"[{number}/{total}] {name}", file=sys.stderr, flush=True)
+    def _write(self, done: Finished, labels: Path) -> None:
+        from napari_tiled_unet.io import write_labels, write_maps
 
-    def plan(self, n_tiles: int) -> None:
-        pass
-
-    def advance(self) -> None:
-        pass
-
-    def say(self, message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
-
-
-class _TerminalProgress:
-    """A bar with rate and time left."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
-
-        self.bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("tiles"),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self.task = self.bars.add_task("", total=None, rate="")
-
-    def start(self, name: str, number: int, total: int) -> None:
-        self.bars.reset(self.task, description=f"[{number}/{total}] {name}", total=None, completed=0, rate="")
-
-    def plan(self, n_tiles: int) -> None:
-        self.bars.update(self.task, total=n_tiles)
-
-    def advance(self) -> None:
-        speed = self.bars.tasks[0].speed
-        self.bars.update(self.task, advance=1, rate=f"{speed:.1f}/s" if speed else "")
-
-    def say(self, message: str) -> None:
-        self.bars.console.print(message, highlight=False, markup=False)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    if not sys.stderr.isatty():
-        yield _PlainProgress()
-        return
-    terminal = _TerminalProgress()
-    with terminal.bars:
-        yield terminal
-
-
-def _report(results: Sequence[FileResult], seconds: float, as_json: bool) -> None:
-    counts = {state: sum(r.state == state for r in results) for state in ("done", "skipped", "failed")}
-    if as_json:
-        print(json.dumps({"files": [asdict(r) for r in results], "seconds": round(seconds, 3), **counts}, indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("image", "state", "objects", "seconds", "MVoxel/s", "labels or reason")
-    for r in results:
-        rate = f"{r.megavoxels / r.seconds:.2f}" if r.state == "done" and r.seconds else ""
-        table.add_row(
-            Path(r.image).name,
-            r.state,
-            "" if r.n_objects is None else str(r.n_objects),
-            f"{r.seconds:.2f}",
-            rate,
-            r.labels if r.state == "done" else r.error,
-        )
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-    console.print(
-        f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed in {seconds:.1f} s",
-        highlight=False,
-    )
+        size, provenance = (done.spacing, done.units), done.provenance
+        if done.maps is not None:
+            names = self.model.spec.target.channels
+            axes = f"c{done.axes}"
+            write_maps(maps_path(labels), done.maps, axes, names, *size, description=provenance, overwrite=True)
+        # Last, so that labels that exist mean that all of the image is done.
+        write_labels(labels, done.labels, done.axes, *size, description=provenance, overwrite=self.overwrite)

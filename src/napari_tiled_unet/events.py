@@ -130,6 +130,10 @@ class Finished(Event):
         What was run: package version, model, options, device, precision, tiles.
     maps : numpy.ndarray or None
         ``(k, ...)`` float32 maps of the whole image if they were asked for.
+    spacing : tuple of float or None
+        Voxel size along each spatial axis of ``axes``; None when unknown.
+    units : str
+        Unit of ``spacing``.
     """
 
     labels: npt.NDArray[Any]
@@ -138,3 +142,5 @@ class Finished(Event):
     seconds: float
     provenance: dict[str, Any] = field(default_factory=dict)
     maps: npt.NDArray[np.float32] | None = None
+    spacing: tuple[float, ...] | None = None
+    units: str = "pixel"

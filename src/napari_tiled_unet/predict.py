@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_tiled_unet.blending import Blend
 from napari_tiled_unet.events import TileDone
-from napari_tiled_unet.tiling import Blend, TilePlan, read_tile
+from napari_tiled_unet.tiling import TilePlan, read_tile
 
 if TYPE_CHECKING:
     from napari_tiled_unet.normalise import Statistics

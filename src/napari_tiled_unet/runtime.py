@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.errors import MemoryBudgetError, OptionsError
-from napari_tiled_unet.tiling import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +20,6 @@ if TYPE_CHECKING:
     from napari_tiled_unet.options import Precision
 
 GIB = 2**30
-# A tile of more voxels gains little speed and makes progress, cancel and live labels coarse.
-_LARGEST_TILE = 2**22
-# Above this many computed voxels per voxel, auto takes a smaller overlap than the exact one.
-_DEAREST_OVERLAP = 3.0
 
 
 def choose_device(name: str) -> torch.device:
@@ -120,160 +114,6 @@ def free_memory() -> int:
             continue
         free = min(free, max(allowed, 0))
     return free
-
-
-def bytes_per_voxel(network: Network, dtype: torch.dtype) -> float:
-    """Estimate the peak bytes that the network needs per input voxel at inference.
-
-    The peak lies in the finest decoder block, which holds skip, upsampled features,
-    their concatenation and two convolution results, beside the coarser skips.
-    """
-    encoder = network.encoder
-    values = 6.0 * encoder.channels[0] + 4.0
-    for channels, stride in zip(encoder.channels[1:], encoder.strides[1:], strict=True):
-        values += 3.0 * channels / math.prod(stride)
-    # Blocked layouts of the convolution library pad and copy; a third on top covers it.
-    return values * dtype.itemsize * 1.33 + 4.0 * network.spec.out_channels
-
-
-def choose_tiles(
-    shape: tuple[int, ...],
-    tile: tuple[int, ...] | str,
-    overlap: tuple[int, ...] | str,
-    network: Network,
-    *,
-    voxel_bytes: float,
-    budget: int,
-    trained_overlap: tuple[int, ...] | None = None,
-) -> tuple[TilePlan, str | None]:
-    """Plan the tiles of a frame, choosing what is ``auto``.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Spatial shape of the frame.
-    tile, overlap : tuple of int, or "auto" (or "exact" for the overlap)
-        What the user asked for; one number stands for every axis.
-    network : Network
-        Gives stride and receptive field.
-    voxel_bytes : float
-        Bytes that the network needs per voxel of a tile.
-    budget : int
-        Bytes that a tile may take.
-    trained_overlap : tuple of int, optional
-        Overlap that the model's spec recommends for ``auto``.
-
-    Returns
-    -------
-    plan : TilePlan
-        The tiles.
-    caution : str or None
-        A sentence when the overlap had to be smaller than the receptive field.
-
-    Raises
-    ------
-    MemoryBudgetError
-        If the tile asked for, or the smallest one that is possible, does not fit.
-    OptionsError
-        If the number of values does not match the axes, or the overlap leaves nothing.
-    """
-    reach = network.receptive_field
-    if isinstance(tile, tuple):
-        tile = _per_axis(tile, len(shape), "tile")
-        _check_fits(shape, tile, network, voxel_bytes, budget)
-    candidates: list[tuple[int, ...]]
-    if overlap == "exact":
-        candidates = [reach]
-    elif overlap == "auto":
-        first = trained_overlap or reach
-        candidates = [first, *(tuple(math.ceil(r / part) for r in first) for part in (2, 4, 8, 16))]
-    else:
-        candidates = [_per_axis(overlap, len(shape), "overlap")]  # type: ignore[arg-type]
-    most = min(budget / voxel_bytes, _LARGEST_TILE)
-    plan: TilePlan | None = None
-    refused: Exception | None = None
-    for candidate in candidates:
-        try:
-            sides = (
-                tile
-                if isinstance(tile, tuple)
-                else _largest_tile(shape, candidate, network.stride, most, budget / voxel_bytes)
-            )
-            plan = plan_tiles(shape, sides, candidate, network.stride)
-        except (MemoryBudgetError, OptionsError) as error:
-            refused = error
-            continue
-        if overlap != "auto" or plan.work_ratio <= _DEAREST_OVERLAP:
-            break
-    if plan is None:
-        assert refused is not None
-        raise refused
-    if overlap == "auto" and len(plan) > 1 and any(o < r for o, r in zip(plan.overlap, reach, strict=True)):
-        return plan, (
-            f"tiles overlap by {plan.overlap} voxels, less than the network's receptive field {reach}: "
-            "seams are close but not exact; overlap='exact' is, at more work"
-        )
-    return plan, None
-
-
-def _per_axis(values: tuple[int, ...], ndim: int, name: str) -> tuple[int, ...]:
-    if len(values) == 1:
-        return values * ndim
-    if len(values) != ndim:
-        raise OptionsError(f"{name}={values} has {len(values)} numbers, the model has {ndim} axes; give 1 or {ndim}")
-    return values
-
-
-def _check_fits(
-    shape: tuple[int, ...], tile: tuple[int, ...], network: Network, voxel_bytes: float, budget: int
-) -> None:
-    sides = tuple(
-        min(math.ceil(n / s), math.ceil(t / s)) * s for n, t, s in zip(shape, tile, network.stride, strict=True)
-    )
-    needed = math.prod(sides) * voxel_bytes
-    if needed > budget:
-        raise MemoryBudgetError(
-            f"a tile of {tile} voxels needs about {needed / GIB:.2f} GiB, {budget / GIB:.2f} GiB may be used; "
-            "take a smaller tile, tile='auto', or allow more memory"
-        )
-
-
-def _largest_tile(
-    shape: tuple[int, ...], overlap: tuple[int, ...], stride: tuple[int, ...], wanted: float, possible: float
-) -> tuple[int, ...]:
-    """Return the largest tile of at most ``wanted`` voxels that divides the frame evenly.
-
-    Splits the axis with most tile per overlap until it is small enough; goes above
-    ``wanted`` (never above ``possible``) where the overlap leaves no smaller tile.
-    """
-    least = tuple(
-        min(math.ceil(n / s) * s, math.ceil((2 * o + 1) / s) * s + s)
-        for n, o, s in zip(shape, overlap, stride, strict=True)
-    )
-    parts = [1] * len(shape)
-
-    def sides() -> tuple[int, ...]:
-        result = []
-        for n, o, s, part, low in zip(shape, overlap, stride, parts, least, strict=True):
-            core = math.ceil(n / part)
-            side = math.ceil(n / s) * s if part == 1 else math.ceil((core + 2 * o) / s) * s + s
-            result.append(max(low, min(side, math.ceil(n / s) * s)))
-        return tuple(result)
-
-    while math.prod(sides()) > wanted:
-        now = sides()
-        splittable = [axis for axis in range(len(shape)) if now[axis] > least[axis]]
-        if not splittable:
-            break
-        axis = max(splittable, key=lambda a: (now[a] - 2 * overlap[a]) / stride[a])
-        parts[axis] += 1
-    result = sides()
-    if math.prod(result) > possible:
-        raise MemoryBudgetError(
-            f"the smallest tile that overlap {overlap} allows, {result} voxels, does not fit the memory "
-            f"that may be used ({possible:.0f} voxels); take a smaller overlap, or allow more memory"
-        )
-    return result
 
 
 class Runner:

@@ -7,7 +7,6 @@ import math
 import time
 import warnings
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,31 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet import labelling
-from napari_tiled_unet.errors import ImageError, MemoryBudgetError, OptionsError
+from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Finished, FrameDone, Notice, Planned
-from napari_tiled_unet.image import Image, image_from_array, luminance
-from napari_tiled_unet.io import read_image, smallest_label_dtype
+from napari_tiled_unet.io import smallest_label_dtype
+from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
 from napari_tiled_unet.model import Model, load_model
-from napari_tiled_unet.normalise import Normalisation, measure
+from napari_tiled_unet.normalise import Normalisation, Statistics, measure
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
+from napari_tiled_unet.planning import bytes_per_voxel, choose_tiles
 from napari_tiled_unet.predict import iter_predict
-from napari_tiled_unet.runtime import (
-    Runner,
-    bytes_per_voxel,
-    choose_device,
-    choose_precision,
-    choose_tiles,
-    memory_budget,
-)
+from napari_tiled_unet.runtime import GIB, Runner, choose_device, choose_precision, free_memory, memory_budget
 
 if TYPE_CHECKING:
-    from napari_tiled_unet.image import Frame
+    from napari_tiled_unet.image import Frame, Image
     from napari_tiled_unet.tiling import TilePlan
 
 logger = logging.getLogger(__name__)
-
-# Rescaling by less than this is not worth the blur of interpolation.
-_SAME_SCALE = 0.02
 
 
 @with_option_keywords
@@ -144,7 +134,7 @@ def iter_segment(
     started = time.perf_counter()
     options = _options(options, model, keywords)
     loaded = model if isinstance(model, Model) else load_model(options.model)
-    source, notices = _prepare_image(image, loaded, options)
+    source, notices = match_image(image, loaded, options)
     return _run(source, loaded, options, notices, keep_maps, started)
 
 
@@ -156,138 +146,19 @@ def _options(options: SegmentOptions | None, model: Any, keywords: dict[str, Any
     return (options or SegmentOptions()).changed(**keywords)
 
 
-def _prepare_image(image: Any, model: Model, options: SegmentOptions) -> tuple[Image, list[Notice]]:
-    """Return the image with axes and channels that suit the model, and what was decided."""
-    if isinstance(image, str | Path):
-        source = read_image(image, axes=options.axes)
-    elif isinstance(image, Image):
-        source = image
-    else:
-        source = image_from_array(image, axes=options.axes)
-    notices = [Notice(note) for note in source.notes]
-    if options.spacing is not None:
-        source = source.with_spacing(options.spacing, model.spec.units)
-    missing = set(model.spec.axes) - set(source.axes)
-    if missing:
-        raise ImageError(
-            f"model {model.spec.name!r} needs axes {model.spec.axes!r}, the image {source.name!r} has {source.axes!r}; "
-            "take a 2D model, or say with axes what the image's axes are"
-        )
-    if options.link_slices and (model.spec.axes != "yx" or "z" not in source.axes):
-        raise OptionsError(
-            "link_slices joins the 2D objects of a z-stack; "
-            f"model axes are {model.spec.axes!r}, image axes {source.axes!r}: "
-            "leave it out, or give an image with a z axis to a 2D model"
-        )
-    if options.link_slices and model.spec.target.kind != "objects":
-        raise OptionsError("link_slices joins objects, this model predicts classes; leave it out")
-    wanted = len(model.spec.channels)
-    if source.is_rgb and wanted == 1 and options.channel is None:
-        notices.append(Notice(f"{source.name}: RGB converted to grey (ITU-R 601 luminance) for a one-channel model"))
-        source = luminance(source)
-    _channels(source, model, options)
-    return source, notices
-
-
-def _channels(source: Image, model: Model, options: SegmentOptions) -> tuple[int, ...] | None:
-    """Return the channels of the image that the model sees; None for all.
-
-    Raises
-    ------
-    ImageError, OptionsError
-        If the image has too few channels, too many without a choice, or not the one asked for.
-    """
-    wanted, found = len(model.spec.channels), source.n_channels
-    if options.channel is not None:
-        if wanted != 1:
-            raise OptionsError(f"channel chooses one channel, model {model.spec.name!r} needs {wanted}; leave it out")
-        if options.channel >= found:
-            raise OptionsError(
-                f"channel={options.channel}, the image has {found}, counted from 0; take 0 to {found - 1}"
-            )
-        return (options.channel,)
-    if found == wanted:
-        return None
-    if found > wanted == 1:
-        raise OptionsError(
-            f"the image {source.name!r} has {found} channels, model {model.spec.name!r} takes one "
-            f"({model.spec.channels[0]}); say which with channel=0 to {found - 1}"
-        )
-    raise ImageError(
-        f"the image {source.name!r} has {found} channels, model {model.spec.name!r} needs {wanted} "
-        f"({', '.join(model.spec.channels)}); give exactly those"
-    )
-
-
-def _scale(source: Image, model: Model, options: SegmentOptions) -> tuple[tuple[float, ...], Notice | None]:
-    """Return network voxels per image voxel, per axis of the model, and a notice if something is ignored."""
-    spec = model.spec
-    same = (1.0,) * len(spec.axes)
-    if options.object_size is not None:
-        if spec.object_size is None:
-            raise OptionsError(f"object_size needs a model that states its own, {spec.name!r} does not; leave it out")
-        return (spec.object_size / options.object_size,) * len(spec.axes), None
-    spacing = source.spacing_of(spec.axes)
-    if spec.spacing is None or spacing is None:
-        if options.spacing is not None and spec.spacing is None:
-            return same, Notice(
-                f"model {spec.name!r} was trained on images of unknown voxel size: spacing is written to the result, "
-                "nothing is rescaled; object_size rescales"
-            )
-        return same, None
-    return tuple(s / m for s, m in zip(spacing, spec.spacing, strict=True)), None
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """The network's grid of a frame: its shape, and whether it differs from the image's."""
-
-    image: tuple[int, ...]
-    network: tuple[int, ...]
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], scale: tuple[float, ...]) -> _Grid:
-        if all(abs(s - 1) <= _SAME_SCALE for s in scale):
-            return cls(shape, shape)
-        return cls(shape, tuple(max(1, round(n * s)) for n, s in zip(shape, scale, strict=True)))
-
-    @property
-    def differs(self) -> bool:
-        return self.image != self.network
-
-    def to_network(self, frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return _resized(frame, self.network) if self.differs else frame
-
-    def to_image(self, maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return _resized(maps, self.image) if self.differs else maps
-
-
-def _resized(channels: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Resize ``(c, ...)`` channel by channel: linear, low-passed where it shrinks."""
-    from skimage.transform import resize
-
-    shrinks = any(new < old for new, old in zip(shape, channels.shape[1:], strict=True))
-    out = np.empty((len(channels), *shape), np.float32)
-    for target, channel in zip(out, channels, strict=True):
-        target[...] = resize(
-            channel.astype(np.float32), shape, order=1, mode="reflect", anti_aliasing=shrinks, preserve_range=True
-        )
-    return out
-
-
 def _run(
     source: Image, model: Model, options: SegmentOptions, notices: list[Notice], keep_maps: bool, started: float
 ) -> Generator[Event, None, None]:
     """Yield the events of a run whose input was checked."""
     yield from notices
     spec = model.spec
-    channels = _channels(source, model, options)
-    scale, ignored = _scale(source, model, options)
+    channels = match_channels(source, model, options)
+    scale, ignored = match_scale(source, model, options)
     if ignored:
         yield ignored
     frames = list(source.frames(spec.axes))
     spatial = source.frame_shape(spec.axes)
-    grid = _Grid.of(spatial, scale)
+    grid = Grid.of(spatial, scale)
     if grid.differs:
         yield Notice(f"frames of {grid.image} are rescaled to {grid.network} voxels for the model")
 
@@ -336,6 +207,8 @@ def _run(
         seconds,
         _provenance(source, model, options, plan, device=str(device), precision=precision, seconds=seconds),
         maps,
+        source.spacing_of("".join(a for a in axes if a in "zyx")),
+        source.units,
     )
 
 
@@ -345,7 +218,7 @@ def _run_frame(
     options: SegmentOptions,
     runner: Runner,
     plan: TilePlan,
-    grid: _Grid,
+    grid: Grid,
     channels: tuple[int, ...] | None,
 ) -> Generator[Event, None, tuple[npt.NDArray[Any], npt.NDArray[np.float32]]]:
     spec = model.spec
@@ -357,8 +230,12 @@ def _run_frame(
     where = f" (frame {frame.position})" if frame.position else ""
     for message in cautions:
         yield Notice(message + where, caution=True)
+    if grid.differs:
+        # Rescaling would spread what is not finite, normalising replaces it; so that comes first.
+        data = grid.to_network(statistics.apply(data))
+        statistics = Statistics((0.0,) * len(data), (1.0,) * len(data))
     maps = yield from iter_predict(
-        grid.to_network(data),
+        data,
         statistics,
         runner,
         plan,
@@ -371,8 +248,6 @@ def _run_frame(
 
 
 def _check_results_fit(shape: tuple[int, ...], n_maps: int) -> None:
-    from napari_tiled_unet.runtime import GIB, free_memory
-
     needed, free = math.prod(shape) * (4 + 4 * n_maps), free_memory()
     if needed > free:
         raise MemoryBudgetError(

@@ -84,13 +84,13 @@ class _Land:
     def of(cls, height: npt.NDArray[np.floating[Any]], mask: npt.NDArray[np.bool_]) -> _Land:
         # A rim of background makes every step valid.
         inside = np.pad(mask, 1)
-        small = np.int32 if inside.size < np.iinfo(np.int32).max else np.int64
-        place = np.flatnonzero(inside).astype(small)
+        small = np.dtype(np.int32 if inside.size < np.iinfo(np.int32).max else np.int64)
+        place: npt.NDArray[np.signedinteger[Any]] = np.flatnonzero(inside).astype(small)
         index = np.full(inside.size, -1, small)
         index[place] = np.arange(place.size, dtype=small)
         steps = [math.prod(inside.shape[axis + 1 :]) for axis in range(inside.ndim)]
         values = np.ravel(height)[np.flatnonzero(mask)].astype(np.float32, copy=False)
-        return cls(values, [index[place + small(step)] for step in steps])
+        return cls(values, [index[place + small.type(step)] for step in steps])
 
     def climb(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the basin of every voxel, from 0, and the height of every basin's summit."""
