@@ -162,7 +162,7 @@ def test_weights_that_do_not_fit_the_spec_are_refused(model_file: Path) -> None:
     with safetensors.safe_open(str(model_file), framework="pt") as file:
         network = json.loads(file.metadata()["tiled-unet"])["network"]
     with pytest.raises(ModelError, match=r"do not fit its spec: encoder.* has shape .* needs"):
-        load_model(rewritten(model_file, network={**network, "width": 8}))
+        load_model(rewritten(model_file, network={**network, "channels": [8, *network["channels"][1:]]}))
 
 
 @pytest.mark.parametrize(

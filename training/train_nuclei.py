@@ -228,7 +228,7 @@ def choose_thresholds(path: Path, samples: list[Sample]) -> None:
     print(f"thresholds {chosen}, val {scores}", flush=True)
     rounded = {name: round(float(value), 4) for name, value in scores.items()}
     spec = model.spec.model_copy(update={"target": chosen, "scores": rounded})
-    save_model(Model(spec, model.network), path, overwrite=True)
+    save_model(Model(spec, model.network), path, overwrite=True, half=True)
 
 
 @dataclass
@@ -245,7 +245,7 @@ class State:
     @classmethod
     def fresh(cls, arguments: argparse.Namespace) -> State:
         """Return a new network with its average and optimiser."""
-        chosen = {"width": arguments.width, "depth": arguments.depth}
+        chosen = {"channels": arguments.channels, "depth": len(arguments.channels) - 1}
         network = build_network(network_spec("unet", ndim=2, in_channels=1, out_channels=2, **chosen))
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
@@ -328,7 +328,7 @@ def train(arguments: argparse.Namespace) -> None:
             losses = []
             if scores["mean"] > state.best:
                 state.best = scores["mean"]
-                save_model(model_of(averaged, target, arguments, scores, state.step), model_file, overwrite=True)
+                save_model(model_of(averaged, target, arguments, scores, state.step), model_file, overwrite=True, half=True)
             state.save(checkpoint)
             if last:
                 break
@@ -344,8 +344,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90.0)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--channels", type=int, nargs="+", default=[16, 48, 96, 192, 256], help="per level")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)

@@ -271,8 +271,20 @@ def load_model(name: str | Path) -> Model:
     return Model(spec, network.eval().requires_grad_(False))
 
 
-def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> None:
+def save_model(model: Model, path: str | Path, *, overwrite: bool = False, half: bool = False) -> None:
     """Write a model as one ``.safetensors`` file, beside first and then renamed.
+
+    Parameters
+    ----------
+    model : Model
+        What to write.
+    path : str or Path
+        Where; must end in ``.safetensors``.
+    overwrite : bool
+        Whether a file that exists is replaced.
+    half : bool
+        Whether weights are stored as float16, which halves the file; they are float32
+        again when loaded, rounded to 11 significant bits.
 
     Raises
     ------
@@ -290,6 +302,8 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> No
         raise FileError(f"model file {str(path)!r} exists; choose another name or allow overwriting")
     spec = model.spec.model_copy(update={"package_version": __version__})
     weights = {key: value.detach().cpu().contiguous() for key, value in model.network.state_dict().items()}
+    if half:
+        weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         beside.write_bytes(save(weights, metadata={_KEY: spec.model_dump_json(), "format": "pt"}))

@@ -20,7 +20,8 @@ class NetworkSpec(BaseModel):
     """The choices that make one network.
 
     ``kernels`` and ``downsampling`` may be given as one number, one number per
-    axis, or one of those per level; they are stored per level and axis.
+    axis, or one of those per level; they are stored per level and axis. ``channels``
+    follow from ``width`` (doubled per level up to ``max_width``) unless they are given.
 
     Raises
     ------
@@ -37,6 +38,7 @@ class NetworkSpec(BaseModel):
     width: int = Field(default=32, ge=1, description="channels of the finest level")
     depth: int = Field(default=4, ge=1, le=8, description="number of downsamplings")
     max_width: int = Field(default=1024, ge=1, description="channels are doubled per level up to this number")
+    channels: tuple[int, ...] = Field(default=(), description="channels per level, finest first")
     convs_per_block: int = Field(default=2, ge=1)
     kernels: tuple[PerAxis, ...] = Field(default=(), description="kernel per level (finest first) and axis")
     downsampling: tuple[PerAxis, ...] = Field(default=(), description="factor per downsampling and axis")
@@ -70,6 +72,11 @@ class NetworkSpec(BaseModel):
         if isinstance(ndim, int) and isinstance(depth, int):
             values["kernels"] = _per_level_and_axis(values.get("kernels") or 3, ndim, depth + 1)
             values["downsampling"] = _per_level_and_axis(values.get("downsampling") or 2, ndim, depth)
+            width, most = values.get("width", 32), values.get("max_width", 1024)
+            if values.get("channels"):
+                values["width"] = values["channels"][0]
+            elif isinstance(width, int) and isinstance(most, int):
+                values["channels"] = tuple(min(width * 2**level, most) for level in range(depth + 1))
         return values
 
     @model_validator(mode="after")
@@ -83,16 +90,15 @@ class NetworkSpec(BaseModel):
                     f"{name} must have {count} entries of {self.ndim} numbers "
                     f"for depth {self.depth} in {self.ndim}D, got {rows}"
                 )
+        if len(self.channels) != self.depth + 1 or min(self.channels) < 1:
+            raise ValueError(
+                f"channels must have {self.depth + 1} numbers of at least 1 for depth {self.depth}, got {self.channels}"
+            )
         if any(k < 1 or k % 2 == 0 for row in self.kernels for k in row):
             raise ValueError(f"kernels must be odd so that the output keeps its place, got {self.kernels}")
         if any(f not in (1, 2, 3, 4) for row in self.downsampling for f in row):
             raise ValueError(f"downsampling factors must be 1 to 4, got {self.downsampling}")
         return self
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels per level, finest first."""
-        return tuple(min(self.width * 2**level, self.max_width) for level in range(self.depth + 1))
 
 
 def _per_level_and_axis(value: Any, ndim: int, levels: int) -> Any:
