@@ -55,7 +55,7 @@ def segment(
     **keywords
         Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``spacing``,
         ``object_size``, ``tile``, ``overlap``, ``blend``, ``device``, ``precision``,
-        ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
+        ``backend``, ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
         ``min_size``, ``fill_holes``, ``link_slices``.
 
     Returns
@@ -162,7 +162,7 @@ def _run(
     if grid.differs:
         yield Notice(f"frames of {grid.image} are rescaled to {grid.network} voxels for the model")
 
-    device = choose_device(options.device)
+    device = choose_device(options.device, options.backend)
     dtype = choose_precision(options.precision, device)
     budget = memory_budget(options.memory, device)
     plan, caution = choose_tiles(
@@ -181,12 +181,13 @@ def _run(
     _check_results_fit(shape, len(spec.target.channels) if keep_maps else 0)
     yield Planned(len(frames), len(frames) * len(plan), shape, axes, plan, str(device), precision)
 
-    runner = Runner(model.network, spec.target.activate, device, dtype)
+    runner = Runner.of(model.network, spec.target.activate, options, device, dtype)
     labels = np.zeros(shape, np.uint32)
     maps = np.zeros((len(spec.target.channels), *shape), np.float32) if keep_maps else None
     numbered = 0
     for frame in frames:
         frame_labels, frame_maps = yield from _run_frame(frame, model, options, runner, plan, grid, channels)
+        yield from runner.take_notices()
         count = int(frame_labels.max(initial=0))
         if spec.target.kind == "objects":
             # One number is one object in the whole image, also over frames.
@@ -205,7 +206,16 @@ def _run(
         axes,
         _count(labels),
         seconds,
-        _provenance(source, model, options, plan, device=str(device), precision=precision, seconds=seconds),
+        _provenance(
+            source,
+            model,
+            options,
+            plan,
+            device=str(device),
+            backend=runner.backend,
+            precision=runner.precision,
+            seconds=seconds,
+        ),
         maps,
         source.spacing_of("".join(a for a in axes if a in "zyx")),
         source.units,
