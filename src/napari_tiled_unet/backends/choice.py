@@ -88,8 +88,8 @@ def _built(prepared: Prepared, name: str, precision: str, judge: _Judge | None) 
         # The runtimes raise what they like; whatever it is, torch still works, unless it is torch's.
         if name == "torch":
             raise
-        reason = str(error).strip().splitlines()
-        return None, f"backend {name!r} cannot run this network ({reason[0] if reason else error!r}); torch runs it"
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        return None, f"backend {name!r} cannot run this network ({reason}); torch runs it"
     if difference <= MAP_TOLERANCE[precision]:
         return backend, ""
     return None, (

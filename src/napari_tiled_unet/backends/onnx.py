@@ -35,7 +35,7 @@ class OnnxBackend:
         folder = converted(prepared, kind, _write)
         try:
             self._session = _session(folder)
-        except RuntimeError:
+        except Exception:  # noqa: BLE001 - ONNX Runtime's own exceptions share no ancestor
             forget(folder)
             self._session = _session(converted(prepared, kind, _write))
 
@@ -45,8 +45,8 @@ class OnnxBackend:
         x = reflected(tiles, multiples_of_stride(self._network, shape))
         try:
             maps = self._session.run(None, {"tiles": x})[0]
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():
+        except Exception as error:
+            if not isinstance(error, MemoryError) and "alloc" not in str(error).lower():
                 raise
             raise MemoryBudgetError(
                 f"tiles of {shape} voxels ran out of memory in ONNX Runtime; "
