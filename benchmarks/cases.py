@@ -2,8 +2,9 @@
 
 The networks are U-Nets with seeded weights whose norms have seen the image, and whose
 logits have a standard deviation of 0.75: maps that vary around one half, so that an error
-shows. (Random weights pass on rounding more than trained ones do.) Results are CSV files in ``benchmarks/results``; ``benchmarks/report.py`` makes
-``docs/performance.md`` and its plots of them.
+shows. (Random weights pass on rounding more than trained ones do.) Results are CSV files
+in ``benchmarks/results``; ``python -m benchmarks.report`` makes ``docs/performance.md`` and
+its plots of them.
 """
 
 from __future__ import annotations
@@ -142,10 +143,10 @@ def in_a_process(script: str, *arguments: object, threads: int | None = None, se
     An own process has its own memory, its own threads and nobody's warm caches.
     """
     environment = dict(os.environ)
-    environment.setdefault("PYTHONPATH", str(ROOT / "src"))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), environment.get("PYTHONPATH", "")]))
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
-    command = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)]
+    command = [sys.executable, "-m", f"benchmarks.{script}", *map(str, arguments)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=seconds, env=environment, cwd=ROOT, check=False

@@ -1,6 +1,6 @@
 """Ours beside the peers: same weights, same image, one process after the other, taking turns.
 
-    python benchmarks/compare.py [--cases 2d 3d] [--contenders NAME ...] [--rounds 1]
+    python -m benchmarks.compare [--cases 2d 3d] [--contenders NAME ...] [--rounds 1]
                                  [--shape-2d 4096 4096] [--shape-3d 96 512 512]
 
 What each does: ``benchmarks/contender.py``. Writes ``results/compare.csv``; rows of other cases and
@@ -39,7 +39,7 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for contender in arguments.contenders:
                 command = [contender, "--case", name, "--repeats", arguments.repeats, "--shape", *this.shape]
-                answer = in_a_process("contender.py", *command, threads=arguments.threads)
+                answer = in_a_process("contender", *command, threads=arguments.threads)
                 answers[contender].append(answer)
                 print(f"{name} {contender}: {answer}", flush=True)
         for contender, turns in answers.items():

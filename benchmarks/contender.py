@@ -1,4 +1,4 @@
-"""Run one contender once: ``python benchmarks/contender.py NAME --case 2d [--shape 4096 4096] [--repeats 1]``.
+"""Run one contender once: ``python -m benchmarks.contender NAME --case 2d [--shape 4096 4096] [--repeats 1]``.
 
 Prints one line of JSON: seconds per run (median), the peak of the memory, and the largest
 difference of its maps, in a window, from those of the whole image in float32. Used by
