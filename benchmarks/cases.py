@@ -79,7 +79,8 @@ def image_of(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     coarse = np.random.default_rng(0).standard_normal([-(-n // 4) + 2 for n in shape]).astype(np.float32)
     fine = ndimage.zoom(coarse, 4, order=1)[tuple(slice(n) for n in shape)]
     low, high = float(fine.min()), float(fine.max())
-    return ((fine - low) / (high - low) * 255).astype(np.uint8)
+    image: npt.NDArray[np.uint8] = ((fine - low) / (high - low) * 255).astype(np.uint8)
+    return image
 
 
 def model_of(this: Case) -> Any:

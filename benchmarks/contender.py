@@ -38,7 +38,7 @@ from benchmarks.cases import Case, case, image_of, model_of
 
 Maps = npt.NDArray[np.float32]
 
-OURS: dict[str, dict[str, str]] = {
+OURS: dict[str, dict[str, Any]] = {
     "torch float32": {"backend": "torch", "precision": "float32"},
     "torch": {"backend": "torch"},
     "openvino float32": {"backend": "openvino", "precision": "float32"},
@@ -82,11 +82,11 @@ def blocks_with_halo(model: Any, x: Any, roi: tuple[int, ...]) -> Maps:
     halo = (32, 32) if len(roi) == 2 else (8, 16, 16)
     shape = x.shape[2:]
     pads = [(0, 0), (0, 0), *((h, h + -n % r) for h, n, r in zip(halo, shape, roi, strict=True))]
-    padded = np.pad(x.numpy(), pads, mode="reflect")
+    padded: Any = np.pad(x.numpy(), pads, mode="reflect")
     run, blocks = predictor(model), []
     for corner in itertools.product(*(range(0, n, r) for n, r in zip(shape, roi, strict=True))):
         read = tuple(slice(c, c + r + 2 * h) for c, r, h in zip(corner, roi, halo, strict=True))
-        maps = run(torch.from_numpy(np.ascontiguousarray(padded[(..., *read)]))).numpy()[0]
+        maps = run(torch.from_numpy(np.ascontiguousarray(padded[(0, 0, *read)])[None, None])).numpy()[0]
         inner = tuple(slice(h, h + r) for r, h in zip(roi, halo, strict=True))
         blocks.append((corner, maps[(slice(None), *inner)]))
     out = np.zeros((blocks[0][1].shape[0], *(-(-n // r) * r for n, r in zip(shape, roi, strict=True))), np.float32)
@@ -102,7 +102,7 @@ def panseg_algorithm(model: Any, x: Any, roi: tuple[int, ...]) -> Maps:
     # Theirs need not be a multiple of the stride; random weights would suffer from that more than trained ones.
     halo = tuple(-(-r // s) * s for r, s in zip(model.network.receptive_field, model.network.stride, strict=True))
     shape = x.shape[2:]
-    padded = np.pad(x.numpy(), [(0, 0), (0, 0), *((h, h) for h in halo)], mode="symmetric")
+    padded: Any = np.pad(x.numpy(), [(0, 0), (0, 0), *((h, h) for h in halo)], mode="symmetric")
     starts = [
         sorted({min(s, n - r) for s in range(0, n - r + int(0.75 * r), int(0.75 * r))})
         for n, r in zip(shape, roi, strict=True)
@@ -110,12 +110,13 @@ def panseg_algorithm(model: Any, x: Any, roi: tuple[int, ...]) -> Maps:
     run, total, count = predictor(model), np.zeros((2, *shape), np.float32), np.zeros(shape, np.uint8)
     for corner in itertools.product(*starts):
         read = tuple(slice(c, c + r + 2 * h) for c, r, h in zip(corner, roi, halo, strict=True))
-        maps = run(torch.from_numpy(np.ascontiguousarray(padded[(..., *read)]))).numpy()[0]
+        maps = run(torch.from_numpy(np.ascontiguousarray(padded[(0, 0, *read)])[None, None])).numpy()[0]
         write = tuple(slice(c, c + r) for c, r in zip(corner, roi, strict=True))
         inner = tuple(slice(h, h + r) for r, h in zip(roi, halo, strict=True))
         total[(slice(None), *write)] += maps[(slice(None), *inner)]
         count[write] += 1
-    return total / count
+    total /= count
+    return total
 
 
 PEERS: dict[str, Callable[[Any, Any, tuple[int, ...]], Maps]] = {

@@ -61,7 +61,8 @@ def main() -> None:
         def monai(card: Any = card, image: Any = image, roi: tuple[int, ...] = this.roi) -> Any:
             with torch.inference_mode(), torch.autocast("cuda", dtype):
                 x = torch.from_numpy(image)[None, None].to("cuda")
-                return sliding_window_inference(x, roi, 4, predictor(card)).float().cpu()
+                maps: Any = sliding_window_inference(x, roi, 4, predictor(card))
+                return maps.float().cpu()
 
         def ours(model: Any = model, image: Any = image, axes: str = "zyx"[-this.ndim :]) -> Any:
             return segment(image, model, axes=axes, device="cuda")
