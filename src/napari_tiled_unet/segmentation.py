@@ -23,6 +23,7 @@ from napari_tiled_unet.normalise import Normalisation, Statistics, measure
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
 from napari_tiled_unet.planning import bytes_per_voxel, choose_tiles
 from napari_tiled_unet.predict import iter_predict
+from napari_tiled_unet.region import Region
 from napari_tiled_unet.runtime import GIB, Runner, choose_device, choose_precision, free_memory, memory_budget
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def segment(
     options : SegmentOptions, optional
         How to segment; the keywords below replace single values of it.
     **keywords
-        Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``spacing``,
+        Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``region``, ``spacing``,
         ``object_size``, ``tile``, ``overlap``, ``blend``, ``device``, ``precision``,
         ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
         ``min_size``, ``fill_holes``, ``link_slices``.
@@ -62,7 +63,7 @@ def segment(
     -------
     numpy.ndarray
         Labels, unsigned integer of the smallest sufficient type, on the image's grid, with the image's
-        axes less the channel axis. 0 is background.
+        axes less the channel axis. 0 is background. Under ``region`` they are those of that part.
 
     Raises
     ------
@@ -135,6 +136,8 @@ def iter_segment(
     options = _options(options, model, keywords)
     loaded = model if isinstance(model, Model) else load_model(options.model)
     source, notices = match_image(image, loaded, options)
+    if options.region:
+        source.part(Region.parse(options.region))
     return _run(source, loaded, options, notices, keep_maps, started)
 
 
@@ -152,6 +155,8 @@ def _run(
     """Yield the events of a run whose input was checked."""
     yield from notices
     spec = model.spec
+    region = Region.parse(options.region) if options.region else Region()
+    whole, source = source, source.part(region)
     channels = match_channels(source, model, options)
     scale, ignored = match_scale(source, model, options)
     if ignored:
@@ -186,7 +191,13 @@ def _run(
     maps = np.zeros((len(spec.target.channels), *shape), np.float32) if keep_maps else None
     numbered = 0
     for frame in frames:
-        frame_labels, frame_maps = yield from _run_frame(frame, model, options, runner, plan, grid, channels)
+        # Measured on the whole frame, so that a part looks to the network as it does in the whole.
+        measured = (
+            frame
+            if frame.image.frame_shape(spec.axes) == whole.frame_shape(spec.axes)
+            else (frame.around(whole, region))
+        )
+        frame_labels, frame_maps = yield from _run_frame(frame, measured, model, options, runner, plan, grid, channels)
         count = int(frame_labels.max(initial=0))
         if spec.target.kind == "objects":
             # One number is one object in the whole image, also over frames.
@@ -209,11 +220,13 @@ def _run(
         maps,
         source.spacing_of("".join(a for a in axes if a in "zyx")),
         source.units,
+        region.offset(axes),
     )
 
 
 def _run_frame(
     frame: Frame,
+    measured: Frame,
     model: Model,
     options: SegmentOptions,
     runner: Runner,
@@ -226,7 +239,7 @@ def _run_frame(
     normalisation = spec.normalisation
     if options.normalisation is not None:
         normalisation = Normalisation(options.normalisation)
-    statistics, cautions = measure(data, normalisation)
+    statistics, cautions = measure(data if measured is frame else measured.read(channels), normalisation)
     where = f" (frame {frame.position})" if frame.position else ""
     for message in cautions:
         yield Notice(message + where, caution=True)
