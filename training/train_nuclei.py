@@ -282,7 +282,7 @@ def train_step(state: State, batch: list[torch.Tensor], target: Objects, rate: f
     state.optimiser.step()
     state.averaged.update_parameters(state.network)
     state.step += 1
-    return float(loss)
+    return loss.item()
 
 
 def train(arguments: argparse.Namespace) -> None:

@@ -80,16 +80,27 @@ class TileDone(Event):
         Index of the tile in its frame, counted from 0.
     tile : Tile
         Where it lies, on the grid of the network.
+    position : tuple of int
+        Index of the frame along the leading axes of the labels (empty for one frame).
+    maps : numpy.ndarray or None
+        ``(k, *shape of tile.crop)`` float32, what the tile adds to the maps, if ``live`` was
+        asked for; the listener's own. Under ``blend="gaussian"`` the maps of the frame will be
+        close to it, not the same.
     """
 
     frame: int
     index: int
     tile: Tile
+    position: tuple[int, ...] = ()
+    maps: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
 class FrameDone(Event):
     """One frame has its labels.
+
+    Where a focus changes the order of frames, numbers of objects are those of
+    ``Finished`` only there: in the end they follow the order of the image.
 
     Attributes
     ----------
