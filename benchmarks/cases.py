@@ -69,7 +69,8 @@ CASES = {
 def case(name: str, shape: Sequence[int] | None = None) -> Case:
     """Return a case, with another image shape if one is given."""
     known = CASES[name]
-    return Case(known.choices, tuple(shape) if shape else known.shape, known.roi)
+    sides = tuple(shape) if shape else known.shape
+    return Case(known.choices, sides, tuple(min(r, n) for r, n in zip(known.roi, sides, strict=True)))
 
 
 def image_of(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
