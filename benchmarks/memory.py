@@ -23,6 +23,7 @@ import resource
 import subprocess
 import sys
 import time
+from typing import Any
 
 MIB = 2**20
 
@@ -33,7 +34,7 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def measure(side: int, model: str, blend: str, precision: str) -> dict[str, float]:
+def measure(side: int, model: str, blend: str, precision: str) -> dict[str, Any]:
     """Segment one image in this process and return what it took."""
     import numpy as np
     import torch  # noqa: F401 - what it takes is not the run's

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from napari_tiled_unet.events import Event, Notice, Planned, TileDone
 from napari_tiled_unet.footprint import footprint
 from napari_tiled_unet.normalise import Normalisation, Statistics, measure
 from napari_tiled_unet.planning import Choice, Costs, bytes_per_voxel, choose_tiles
-from napari_tiled_unet.predict import Empty, Manner, TileShortageError, iter_predict
+from napari_tiled_unet.predict import Empty, Manner, SmallerBatches, TileShortageError, iter_predict
 from napari_tiled_unet.runtime import free_memory
 from napari_tiled_unet.seams import SeamError, certify
 from napari_tiled_unet.shortage import zeros_or_disk
@@ -151,6 +151,8 @@ class Framewise:
                 if isinstance(event, TileDone):
                     self.tiles_done += 1
                     self.tiles_empty += event.empty
+                elif isinstance(event, SmallerBatches):
+                    self.choice = replace(self.choice, batch=event.batch)
                 yield event
         except StopIteration as end:
             maps: npt.NDArray[Any] = end.value

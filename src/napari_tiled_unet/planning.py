@@ -246,7 +246,7 @@ def choose_tiles(
         plan, considered = planned(network.receptive_field)
     else:
         plan, considered, why = _affordable(planned, network.receptive_field, trained_overlap)
-    return Choice(plan, _batch(plan, costs), _caution(plan, network), why, costs, considered)
+    return Choice(plan, _batch(plan, costs, at_most), _caution(plan, network), why, costs, considered)
 
 
 _Planned = Callable[[tuple[int, ...]], tuple[TilePlan, tuple[Candidate, ...]]]
@@ -416,10 +416,12 @@ def _axis_sides(padded: int, overlap: int, stride: int) -> list[tuple[int, int]]
         tiles = max(tiles + 1, tiles * 9 // 8)
 
 
-def _batch(plan: TilePlan, costs: Costs) -> int:
+def _batch(plan: TilePlan, costs: Costs, at_most: int | None) -> int:
     """Return how many tiles the network is given at once: more only where tiles are small."""
     voxels = math.prod(plan.tile)
     wanted = _BATCH_VOXELS.get(costs.device, _BATCH_VOXELS_ELSEWHERE) // voxels
+    if at_most is not None:
+        wanted = min(wanted, at_most // voxels)
     return max(1, min(wanted, int(costs.budget / (voxels * costs.voxel_bytes)), len(plan)))
 
 

@@ -38,6 +38,13 @@ class TileShortageError(MemoryBudgetError):
 
 
 @dataclass(frozen=True)
+class SmallerBatches(Notice):
+    """Memory ran short; ``batch`` tiles are computed at once from here on."""
+
+    batch: int = 1
+
+
+@dataclass(frozen=True)
 class Empty:
     """When a tile holds nothing, and what its maps are then.
 
@@ -143,7 +150,7 @@ def iter_predict(
             batch = work.next_batch(helper)
             maps = work.run(batch)
             if maps is None:
-                yield Notice(f"memory ran short: batches of {work.batch} tiles from here on")
+                yield SmallerBatches(f"memory ran short: batches of {work.batch} tiles from here on", batch=work.batch)
                 continue
             # The maps of the last batch are let go before those of the next are there.
             if blending is not None:
