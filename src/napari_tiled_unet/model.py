@@ -321,6 +321,14 @@ def load_model(name: str | Path) -> Model:
     return Model(spec, network.eval().requires_grad_(False))
 
 
+def stored_half(path: str | Path) -> bool:
+    """Whether a model file holds its weights as float16."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="numpy") as file:
+        return any(file.get_slice(key).get_dtype() == "F16" for key in file.keys())  # noqa: SIM118 - it is no dict
+
+
 def save_model(model: Model, path: str | Path, *, overwrite: bool = False, half: bool = False) -> None:
     """Write a model as one ``.safetensors`` file, beside first and then renamed.
 

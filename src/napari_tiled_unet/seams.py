@@ -12,28 +12,32 @@ trained network, and is measured::
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
 from napari_tiled_unet.metrics import overlapping_pairs
-from napari_tiled_unet.model import SeamPoint
+from napari_tiled_unet.model import Model, SeamPoint, find_model, load_model, save_model, stored_half
 from napari_tiled_unet.normalise import measure
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.predict import iter_predict
 from napari_tiled_unet.tiling import Tile, TilePlan, plan_tiles, read_tile
 
 if TYPE_CHECKING:
-    from napari_tiled_unet.model import Model
+    from napari_tiled_unet.model import ModelSpec
     from napari_tiled_unet.normalise import Statistics
     from napari_tiled_unet.runtime import Runner
 
 # Parts of the receptive field at which the curve is measured.
-PARTS = (0.0, 0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
+PARTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0)
+# Below this largest difference of a map, and if no voxel changes, more overlap is not looked at.
+_NOTHING = 1e-3
 # An object stays the same if one of the other labels overlaps it by more than this.
 _SAME_OBJECT = 0.8
 # The windows of a certificate reach this far to each side of the seam, in strides.
@@ -148,8 +152,9 @@ def measure_seams(
 ) -> tuple[SeamPoint, ...]:
     """Measure the seam error of a model against the overlap, on some images, in float32 on the CPU.
 
-    Each frame is computed whole, and once per overlap in tiles that keep four strides beyond it, so
-    that seams are dense. ``spec.model_copy(update={"seams": ...})`` stores the result.
+    Each frame is computed whole, and once per overlap in tiles that keep four strides (or the
+    overlap, where that is more), so that seams are dense. Overlaps are tried from the smallest on,
+    until nothing changes any more. ``spec.model_copy(update={"seams": ...})`` stores the result.
 
     Parameters
     ----------
@@ -181,44 +186,93 @@ def measure_seams(
     network, target = model.network, model.spec.target
     runner = Runner(network, target.activate, torch.device("cpu"), torch.float32)
     overlaps = sorted({tuple(math.ceil(r * part) for r in network.receptive_field) for part in parts})
-    tallies = {overlap: _Tally() for overlap in overlaps}
+    stride, n_maps = network.stride, len(target.channels)
+    tallies = [_Tally(overlap) for overlap in overlaps]
+
+    def maps_of(frame: npt.NDArray[Any], statistics: Statistics, plan: TilePlan) -> npt.NDArray[Any]:
+        return _drained(iter_predict(frame, statistics, runner, plan, n_maps=n_maps))
+
     for frame in frames:
         statistics, _ = measure(frame, model.spec.normalisation)
         shape = frame.shape[1:]
-
-        def maps_of(plan: TilePlan, frame: npt.NDArray[Any] = frame, statistics: Statistics = statistics) -> Any:
-            return _drained(iter_predict(frame, statistics, runner, plan, n_maps=len(target.channels)))
-
-        whole = maps_of(plan_tiles(shape, shape, (0,) * len(shape), network.stride))
+        whole = maps_of(frame, statistics, plan_tiles(shape, shape, (0,) * len(shape), stride))
         labels = target.decode(whole, options)
-        for overlap, tally in tallies.items():
-            tile = tuple(2 * math.ceil(o / s) * s + 4 * s for o, s in zip(overlap, network.stride, strict=True))
-            plan = plan_tiles(shape, tile, overlap, network.stride)
+        for tally in tallies:
+            plan = plan_tiles(shape, _dense(tally.overlap, stride), tally.overlap, stride)
             if len(plan) > 1:
-                tiled = maps_of(plan)
-                tally.add(whole, tiled, labels, target.decode(tiled, options), target.kind == "objects")
-    points = tuple(tally.point(overlap) for overlap, tally in tallies.items() if tally.frames)
+                tiled = maps_of(frame, statistics, plan)
+                if tally.add(whole, tiled, labels, target.decode(tiled, options), target.kind == "objects"):
+                    break
+    points = tuple(tally.point() for tally in tallies if tally.voxels)
     if not points:
         raise OptionsError(
-            f"no frame has a seam to measure; give frames of more than {tuple(4 * s for s in network.stride)} voxels"
+            f"no frame has a seam to measure; give frames of more than {tuple(4 * s for s in stride)} voxels"
         )
     return points
+
+
+def measure_files(name: str | Path, paths: Sequence[Path], *, save: bool = False) -> ModelSpec:
+    """Measure the seam error of a model on image files; return its spec with the curve.
+
+    Parameters
+    ----------
+    name : str or Path
+        Model to measure.
+    paths : sequence of Path
+        Image files, or folders of them; every frame is measured.
+    save : bool
+        Whether the curve is written into the model file.
+
+    Raises
+    ------
+    OptionsError, ImageError, FileError, ModelError
+        If there is no image, one does not suit, or the model cannot be read or written.
+    """
+    from napari_tiled_unet.io import image_files
+
+    images = image_files(paths)
+    if not images:
+        raise OptionsError(f"no image files in {', '.join(map(str, paths))}; give image files like the model is for")
+    path = find_model(name)
+    model = load_model(path)
+    options = SegmentOptions()
+
+    def frames() -> Generator[npt.NDArray[Any], None, None]:
+        for image in images:
+            source, _ = match_image(image, model, options)
+            grid = Grid.of(source.frame_shape(model.spec.axes), match_scale(source, model, options)[0])
+            for frame in source.frames(model.spec.axes):
+                data = frame.read(match_channels(source, model, options))
+                yield grid.to_network(data.astype(np.float32)) if grid.differs else data
+
+    spec = model.spec.model_copy(update={"overlap": None, "seams": measure_seams(model, frames())})
+    if save:
+        save_model(Model(spec, model.network), path, overwrite=True, half=stored_half(path))
+    return spec
+
+
+def _dense(overlap: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of tiles that keep little beside their overlap."""
+    return tuple(2 * math.ceil(o / s) * s + max(4 * s, o // s * s) for o, s in zip(overlap, stride, strict=True))
 
 
 class _Tally:
     """What changed at one overlap."""
 
-    def __init__(self) -> None:
-        self.frames = self.voxels = self.changed_voxels = self.objects = self.changed_objects = 0
+    def __init__(self, overlap: tuple[int, ...]) -> None:
+        self.overlap = overlap
+        self.voxels = self.changed_voxels = self.objects = self.changed_objects = 0
         self.max_map = 0.0
 
-    def add(self, whole: Any, tiled: Any, labels: Any, found: Any, are_objects: bool) -> None:
-        self.frames += 1
-        self.max_map = max(self.max_map, float(np.abs(whole - tiled).max()))
+    def add(self, whole: Any, tiled: Any, labels: Any, found: Any, are_objects: bool) -> bool:
+        """Compare a frame; return whether nothing changed."""
+        difference = float(np.abs(whole - tiled).max())
+        self.max_map = max(self.max_map, difference)
         self.voxels += labels.size
         if not are_objects:
-            self.changed_voxels += int(np.count_nonzero(labels != found))
-            return
+            changed = int(np.count_nonzero(labels != found))
+            self.changed_voxels += changed
+            return difference < _NOTHING and not changed
         pairs = overlapping_pairs(labels, found)
         same = np.zeros(pairs.n_first + 1, np.int64)
         alike = pairs.iou > _SAME_OBJECT
@@ -226,20 +280,24 @@ class _Tally:
         self.objects += pairs.n_first
         # Objects of one that have no like in the other, on either side.
         self.changed_objects += int(pairs.n_first + pairs.n_second - 2 * np.count_nonzero(alike))
-        self.changed_voxels += int(np.count_nonzero(same[labels] != found))
+        changed = int(np.count_nonzero(same[labels] != found))
+        self.changed_voxels += changed
+        return difference < _NOTHING and not changed
 
-    def point(self, overlap: tuple[int, ...]) -> SeamPoint:
+    def point(self) -> SeamPoint:
+        """Return the point of the curve."""
         return SeamPoint(
-            overlap=overlap,
+            overlap=self.overlap,
             max_map=self.max_map,
             voxels=self.changed_voxels / self.voxels,
             objects=self.changed_objects / max(self.objects, 1),
         )
 
 
-def _drained(events: Any) -> Any:
+def _drained(events: Generator[Any, None, npt.NDArray[Any]]) -> npt.NDArray[Any]:
     while True:
         try:
             next(events)
         except StopIteration as end:
-            return end.value
+            maps: npt.NDArray[Any] = end.value
+            return maps
