@@ -27,7 +27,7 @@ from tests.test_predict import NETWORKS, drain, image
 NETWORK = NETWORKS["2D"]
 SPEC = ModelSpec(name="random", axes="yx", channels=("c",), network=NETWORK.spec, target=Objects())
 MODEL = Model(SPEC, NETWORK)
-SHAPE = (150, 140)
+SHAPE = (72, 66)
 POINTS = [((0, 0), 0.9, 0.5), ((4, 4), 0.01, 0.2), ((8, 8), 0.05, 0.0), ((12, 12), 0.02, 0.0), ((16, 16), 0.0, 0.0)]
 
 
@@ -53,7 +53,8 @@ def test_seams_have_one_number_per_axis() -> None:
 
 
 def test_the_curve_falls_to_nothing_at_the_receptive_field() -> None:
-    points = measure_seams(MODEL, [image(SHAPE, 1), image(SHAPE, 2)])
+    frames = [image(SHAPE, 1), image((40, 72), 2)]
+    points = measure_seams(MODEL, frames, parts=[0, 0.5, 1])
     assert [p.overlap for p in points] == sorted(p.overlap for p in points)
     assert points[0].overlap == (0, 0)
     assert points[0].max_map > 0.05
@@ -61,8 +62,6 @@ def test_the_curve_falls_to_nothing_at_the_receptive_field() -> None:
     assert points[-1].max_map < 1e-3
     assert (points[-1].voxels, points[-1].objects) == (0, 0)
     assert points[-1].overlap <= NETWORK.receptive_field
-    again = measure_seams(MODEL, [image(SHAPE, 1), image(SHAPE, 2)])
-    assert again == points
 
 
 def test_the_curve_is_the_difference_to_the_whole() -> None:
@@ -80,7 +79,7 @@ def test_classes_have_a_curve_too() -> None:
     spec = ModelSpec(
         name="random", axes="yx", channels=("c",), network=network.spec, target=Classes(classes=("nothing", "thing"))
     )
-    points = measure_seams(Model(spec, network), [image(SHAPE, 1)])
+    points = measure_seams(Model(spec, network), [image(SHAPE, 1)], parts=[0, 1])
     assert points[0].voxels > 0
     assert points[-1].voxels == 0
 
@@ -105,8 +104,8 @@ def test_auto_takes_what_was_measured() -> None:
 
 
 def certificate(overlap: tuple[int, ...], plan_of: TilePlan | None = None, **keywords: object) -> object:
-    frame = image((300, 280), 5)
-    plan = plan_of or plan_tiles((300, 280), (64, 64), overlap, NETWORK.stride)
+    frame = image((200, 180), 5)
+    plan = plan_of or plan_tiles((200, 180), (64, 64), overlap, NETWORK.stride)
     maps = drain(NETWORK, frame, plan)
     statistics, _ = measure(frame, SPEC.normalisation)
     runner = Runner(NETWORK, Objects().activate, torch.device("cpu"), torch.float32)
@@ -114,18 +113,18 @@ def certificate(overlap: tuple[int, ...], plan_of: TilePlan | None = None, **key
 
 
 def test_the_certificate_finds_what_tiles_do_at_seams() -> None:
-    exact, loose = certificate(NETWORK.receptive_field), certificate((0, 0))
+    exact, loose = certificate(NETWORK.receptive_field, windows=4), certificate((0, 0), windows=4)
     assert exact.max < 1e-5
     assert loose.max > 1e-3
     assert 0 < loose.mean < loose.max
     assert loose.windows == 4
     assert loose.voxels == 4 * 16 * 16
-    assert certificate((0, 0)) == loose, "the windows are chosen by a seed"
-    assert certificate((0, 0), windows=9, seed=1).windows == 9
+    assert certificate((0, 0), windows=4) == loose, "the windows are chosen by a seed"
+    assert certificate((0, 0), windows=4, seed=1) != loose
 
 
 def test_without_a_seam_there_is_no_certificate() -> None:
-    assert certificate((0, 0), plan_tiles((300, 280), (300, 280), (0, 0), NETWORK.stride)) is None
+    assert certificate((0, 0), plan_tiles((200, 180), (200, 180), (0, 0), NETWORK.stride)) is None
     assert certificate((0, 0), windows=0) is None
 
 

@@ -273,10 +273,11 @@ def _spec_from_json(text: str, path: str | Path) -> ModelSpec:
 def _refuse_pickle(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         raise ModelError(f"model file {str(path)!r} cannot be read: {error.strerror or error}") from None
-    if start[:1] == b"\x80" or start == b"PK\x03\x04":
+    # A safetensors file starts with the length of its JSON header, which may be any number.
+    if start[8:] != b"{" and (start[:1] == b"\x80" or start[:4] == b"PK\x03\x04"):
         raise ModelError(
             f"model file {str(path)!r} is a pickle (a torch checkpoint), which could run any code when loaded; "
             "only .safetensors model files are read: save the model with save_model"
