@@ -151,6 +151,9 @@ class Finished(Event):
         Voxel size along each spatial axis of ``axes``; None when unknown.
     units : str
         Unit of ``spacing``.
+    offset : tuple of int
+        Where the labels begin in the image, in voxels along each of ``axes``: not 0 where a
+        region was asked for.
     """
 
     labels: npt.NDArray[Any]
@@ -161,3 +164,4 @@ class Finished(Event):
     maps: npt.NDArray[np.float32] | None = None
     spacing: tuple[float, ...] | None = None
     units: str = "pixel"
+    offset: tuple[int, ...] = ()

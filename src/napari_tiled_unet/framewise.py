@@ -7,7 +7,7 @@ here, and maps that fit no memory go to disk. The labels are the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,8 @@ class Framewise:
         What was told of the plan.
     choice : Choice
         The plan of a frame; replaced by one of smaller tiles when memory runs out.
+    measured : callable
+        Where the intensities of a frame are measured: itself, or what it is a part of.
     tiles_done, tiles_empty : int
         Tiles so far, and those of them that were not computed.
     seam_error : SeamError or None
@@ -82,6 +84,7 @@ class Framewise:
     channels: tuple[int, ...] | None
     planned: Planned
     choice: Choice
+    measured: Callable[[Frame], Frame]
     tiles_done: int = 0
     tiles_empty: int = 0
     seam_error: SeamError | None = None
@@ -97,7 +100,8 @@ class Framewise:
         normalisation = spec.normalisation
         if options.normalisation is not None:
             normalisation = Normalisation(options.normalisation)
-        statistics, cautions = measure(data, normalisation)
+        measured = self.measured(frame)
+        statistics, cautions = measure(data if measured is frame else measured.read(self.channels), normalisation)
         where = f" (frame {frame.position})" if frame.position else ""
         for message in cautions:
             yield Notice(message + where, caution=True)

@@ -21,6 +21,7 @@ from napari_tiled_unet.io import smallest_label_dtype
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
 from napari_tiled_unet.model import Model, load_model
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
+from napari_tiled_unet.region import Region
 from napari_tiled_unet.runtime import GIB, Runner, choose_device, choose_precision, free_memory, memory_budget
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def segment(
     options : SegmentOptions, optional
         How to segment; the keywords below replace single values of it.
     **keywords
-        Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``spacing``,
+        Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``region``, ``spacing``,
         ``object_size``, ``tile``, ``overlap``, ``blend``, ``device``, ``precision``,
         ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
         ``min_size``, ``fill_holes``, ``link_slices``.
@@ -60,7 +61,7 @@ def segment(
     -------
     numpy.ndarray
         Labels, unsigned integer of the smallest sufficient type, on the image's grid, with the image's
-        axes less the channel axis. 0 is background.
+        axes less the channel axis. 0 is background. Under ``region`` they are those of that part.
 
     Raises
     ------
@@ -139,6 +140,8 @@ def iter_segment(
     options = _options(options, model, keywords)
     loaded = model if isinstance(model, Model) else load_model(options.model)
     source, notices = match_image(image, loaded, options)
+    if options.region:
+        source.part(Region.parse(options.region))
     return _run(source, loaded, options, notices, Wishes(keep_maps, live, focus), started)
 
 
@@ -156,6 +159,8 @@ def _run(
     """Yield the events of a run whose input was checked."""
     yield from notices
     spec = model.spec
+    region = Region.parse(options.region) if options.region else Region()
+    whole, source = source, source.part(region)
     channels = match_channels(source, model, options)
     scale, ignored = match_scale(source, model, options)
     if ignored:
@@ -181,7 +186,13 @@ def _run(
     yield planned
 
     runner = Runner(model.network, spec.target.activate, device, dtype)
-    framewise = Framewise(model, options, wishes, runner, grid, channels, planned, choice)
+    cut = source.frame_shape(spec.axes) != whole.frame_shape(spec.axes)
+
+    def measured(frame: Frame) -> Frame:
+        # On the whole frame, so that a part looks to the network as it does in the whole.
+        return frame.around(whole, region) if cut else frame
+
+    framewise = Framewise(model, options, wishes, runner, grid, channels, planned, choice, measured)
     labels, maps, n_objects = yield from _all_frames(frames, framewise, shape)
     if options.link_slices:
         _link(labels, axes)
@@ -197,6 +208,7 @@ def _run(
         maps,
         source.spacing_of("".join(a for a in axes if a in "zyx")),
         source.units,
+        region.offset(axes),
     )
 
 
