@@ -83,8 +83,11 @@ def test_exact_overlap_is_kept_whatever_it_costs() -> None:
 
 
 def test_the_specs_overlap_is_taken_by_auto() -> None:
-    chosen, _ = plan((3000, 2500), megabytes=100, trained_overlap=(8, 8))
+    chosen, caution = plan((3000, 2500), megabytes=100, trained_overlap=(8, 8))
     assert chosen.overlap == (8, 8)
+    assert caution is None, "it was measured to be enough"
+    _, caution = plan((3000, 2500), megabytes=100, overlap=(7,), trained_overlap=(8, 8))
+    assert caution is not None
 
 
 def test_what_is_asked_for_is_done() -> None:

@@ -124,7 +124,7 @@ class Framewise:
         """Yield the events of the tiles; return the maps, with tiles as small as memory wants them."""
         while True:
             short: str | None = None
-            done_before = self.tiles_done
+            before = self.tiles_done, self.tiles_empty
             events = iter_predict(
                 data,
                 statistics,
@@ -142,7 +142,7 @@ class Framewise:
             if short is None:
                 break
             # Here, and not where it was caught: there the error still holds what filled the memory.
-            self.tiles_done = done_before
+            self.tiles_done, self.tiles_empty = before
             yield from self._smaller_tiles(short, frames_left)
         if isinstance(maps, np.memmap):
             yield Notice(f"maps of {maps.nbytes / 2**30:.2f} GiB do not fit the memory and lie in a temporary file")

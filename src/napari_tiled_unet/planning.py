@@ -246,7 +246,10 @@ def choose_tiles(
         plan, considered = planned(network.receptive_field)
     else:
         plan, considered, why = _affordable(planned, network.receptive_field, trained_overlap)
-    return Choice(plan, _batch(plan, costs, at_most), _caution(plan, network), why, costs, considered)
+    # What was measured to be enough needs no word of caution.
+    enough = network.receptive_field if overlap != "auto" or trained_overlap is None else trained_overlap
+    caution = _caution(plan, network, enough)
+    return Choice(plan, _batch(plan, costs, at_most), caution, why, costs, considered)
 
 
 _Planned = Callable[[tuple[int, ...]], tuple[TilePlan, tuple[Candidate, ...]]]
@@ -277,8 +280,8 @@ def _affordable(
     return found
 
 
-def _caution(plan: TilePlan, network: Network) -> str | None:
-    """Return a sentence if the tiles do not give exactly what the whole frame would."""
+def _caution(plan: TilePlan, network: Network, enough: tuple[int, ...]) -> str | None:
+    """Return a sentence if the tiles may not give what the whole frame would."""
     if len(plan) == 1:
         return None
     if not network.exact_tiling:
@@ -288,7 +291,7 @@ def _caution(plan: TilePlan, network: Network) -> str | None:
         )
     reach = network.receptive_field
     axes = range(len(plan.shape))
-    if all(plan.overlap[a] >= reach[a] or plan.tile[a] == plan.padded[a] for a in axes):
+    if all(plan.overlap[a] >= min(reach[a], enough[a]) or plan.tile[a] == plan.padded[a] for a in axes):
         return None
     return (
         f"tiles overlap by {plan.overlap} voxels, less than the network's receptive field {reach}: "
