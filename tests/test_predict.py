@@ -159,11 +159,12 @@ def test_closing_stops_after_the_tile_in_work() -> None:
 
 def test_running_out_of_memory_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = Runner(NETWORKS["2D"], torch.sigmoid, CPU, torch.float32)
+    runner.run(np.zeros((1, 1, 8, 8), np.float32))
 
     def too_much(x: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(runner, "_network", too_much)
+    monkeypatch.setattr(runner._running, "_network", too_much)
     with pytest.raises(
         MemoryBudgetError, match=r"tiles of \(8, 8\) voxels ran out of memory on cpu; take a smaller tile"
     ):

@@ -110,6 +110,7 @@ class Framewise:
             data = self.grid.to_network(statistics.apply(data))
             statistics = Statistics((0.0,) * len(data), (1.0,) * len(data))
         maps = yield from self._maps(data, statistics, frame, frames_left)
+        yield from self.runner.take_notices()
         if not self._certified:
             self._certified = True
             self.seam_error = self._certificate(data, statistics, maps)

@@ -20,6 +20,7 @@ from napari_tiled_unet.region import Region
 
 BlendMode = Literal["crop", "gaussian"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+BackendName = Literal["auto", "torch", "openvino", "onnx"]
 NormalisationMethod = Literal["percentile", "minmax", "zscore", "none"]
 
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
@@ -89,6 +90,13 @@ class SegmentOptions(BaseModel):
         Precision,
         Field(
             description="number format of the network; auto is the fastest the device has in hardware",
+            json_schema_extra=_ADVANCED,
+        ),
+    ] = "auto"
+    backend: Annotated[
+        BackendName,
+        Field(
+            description="what runs the network; auto is the fastest that is installed (the others run on the CPU)",
             json_schema_extra=_ADVANCED,
         ),
     ] = "auto"

@@ -54,7 +54,7 @@ def segment(
     **keywords
         Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``region``, ``spacing``,
         ``object_size``, ``tile``, ``overlap``, ``blend``, ``device``, ``precision``,
-        ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
+        ``backend``, ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
         ``min_size``, ``fill_holes``, ``link_slices``.
 
     Returns
@@ -171,7 +171,7 @@ def _run(
     if grid.differs:
         yield Notice(f"frames of {grid.image} are rescaled to {grid.network} voxels for the model")
 
-    device = choose_device(options.device)
+    device = choose_device(options.device, options.backend)
     dtype = choose_precision(options.precision, device)
     budget = memory_budget(options.memory, device)
     choice = first_choice(grid.network, model, options, dtype, budget, device.type)
@@ -185,7 +185,7 @@ def _run(
     planned = Planned(len(frames), n_tiles, shape, axes, choice.plan, str(device), precision, explanation)
     yield planned
 
-    runner = Runner(model.network, spec.target.activate, device, dtype)
+    runner = Runner.of(model.network, spec.target.activate, options, device, dtype)
     cut = source.frame_shape(spec.axes) != whole.frame_shape(spec.axes)
 
     def measured(frame: Frame) -> Frame:
@@ -204,7 +204,14 @@ def _run(
         axes,
         _count(labels) if n_objects is None else n_objects,
         seconds,
-        _provenance(source, framewise, device=str(device), precision=precision, seconds=seconds),
+        _provenance(
+            source,
+            framewise,
+            device=str(device),
+            backend=runner.backend,
+            precision=runner.precision,
+            seconds=seconds,
+        ),
         maps,
         source.spacing_of("".join(a for a in axes if a in "zyx")),
         source.units,
