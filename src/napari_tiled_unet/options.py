@@ -140,6 +140,15 @@ class SegmentOptions(BaseModel):
         bool | None,
         Field(description="fill holes inside objects; default: the model's own", json_schema_extra=_ADVANCED),
     ] = None
+    seam_windows: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="windows across seams that are recomputed without tiles, for the error in the provenance; "
+            "default: up to 4, within 3 % of the work",
+            json_schema_extra=_ADVANCED,
+        ),
+    ] = None
     link_slices: Annotated[
         bool,
         Field(
