@@ -328,7 +328,9 @@ def train(arguments: argparse.Namespace) -> None:
             losses = []
             if scores["mean"] > state.best:
                 state.best = scores["mean"]
-                save_model(model_of(averaged, target, arguments, scores, state.step), model_file, overwrite=True, half=True)
+                save_model(
+                    model_of(averaged, target, arguments, scores, state.step), model_file, overwrite=True, half=True
+                )
             state.save(checkpoint)
             if last:
                 break

@@ -110,15 +110,21 @@ def compare_objects(predicted: Labels, true: Labels) -> Comparison:
     p_done = np.union1d(np.union1d(p[match], merging), p[in_split])
     t_where, p_where = _centres(true, t_values), _centres(predicted, p_values)
     faults = [
-        *(_fault("split", (i,), p[in_split & (t == i)], t_values, p_values, t_where[i], t_size[i]) for i in split_true),
-        *(_fault("merged", t[in_merge & (p == i)], (i,), t_values, p_values, p_where[i], p_size[i]) for i in merging),
+        *(
+            _fault("split", (i,), p[in_split & (t == i)], t_values, p_values, t_where[i], t_size[i])
+            for i in split_true.tolist()
+        ),
+        *(
+            _fault("merged", t[in_merge & (p == i)], (i,), t_values, p_values, p_where[i], p_size[i])
+            for i in merging.tolist()
+        ),
         *(
             _fault("missed", (i,), (), t_values, p_values, t_where[i], t_size[i])
-            for i in np.setdiff1d(np.arange(len(t_size)), t_done)
+            for i in np.setdiff1d(np.arange(len(t_size)), t_done).tolist()
         ),
         *(
             _fault("extra", (), (i,), t_values, p_values, p_where[i], p_size[i])
-            for i in np.setdiff1d(np.arange(len(p_size)), p_done)
+            for i in np.setdiff1d(np.arange(len(p_size)), p_done).tolist()
         ),
     ]
     order = ("split", "merged", "missed", "extra")
@@ -141,7 +147,7 @@ def fault_labels(predicted: Labels, true: Labels, comparison: Comparison) -> npt
     # Later ones are drawn over earlier ones: what is wrong must be seen.
     shown[np.isin(true, [t for t, _ in comparison.matched])] = COLOURS["matched"]
     for kind in ("extra", "missed", "split", "merged"):
-        faults = comparison.of_kind(kind)  # type: ignore[arg-type]
+        faults = comparison.of_kind(kind)
         source, labels = (
             (predicted, [f.predicted[0] for f in faults])
             if kind in ("extra", "merged")

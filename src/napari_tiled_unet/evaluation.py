@@ -136,7 +136,9 @@ def _pairs(predicted: Any, true: Any) -> list[tuple[str, Labels, Labels]]:
         return [(p.name, *_same_grid(read_image(p), read_image(t))) for t, p in matched]
     many = isinstance(predicted, list | tuple)
     if many != isinstance(true, list | tuple):
-        raise ImageError("predictions are a list and truths are not, or the reverse; give a list of each, or one of each")
+        raise ImageError(
+            "predictions are a list and truths are not, or the reverse; give a list of each, or one of each"
+        )
     left, right = (predicted, true) if many else ([predicted], [true])
     if len(left) != len(right) or not left:
         raise ImageError(f"{len(left)} predictions for {len(right)} truths; give one for each")
@@ -228,7 +230,9 @@ def _evaluate_classes(
     if count > 256:
         raise ImageError(f"labels go up to {count - 1}, too many for classes; take target='objects'")
     if classes and count > len(classes):
-        raise OptionsError(f"labels go up to {count - 1}, {len(classes)} classes are named, counted from 0; name them all")
+        raise OptionsError(
+            f"labels go up to {count - 1}, {len(classes)} classes are named, counted from 0; name them all"
+        )
     names = tuple(classes) or ("background", *(f"class {i}" for i in range(1, count)))
     images, tables = [], []
     for name, p, t in pairs:

@@ -63,9 +63,9 @@ class TrainOptions(Options):
     ] = 0.2
     steps: Annotated[int, Field(ge=1, description="most training steps")] = 2000
     minutes: Annotated[float | None, Field(description="most minutes of training; default: no limit")] = None
-    validate_every: Annotated[
-        int, Field(ge=1, description="steps between two validations, each with a checkpoint")
-    ] = 100
+    validate_every: Annotated[int, Field(ge=1, description="steps between two validations, each with a checkpoint")] = (
+        100
+    )
     patience: Annotated[
         int, Field(ge=0, description="stop after this many validations without a better score; 0 never stops early")
     ] = 10
@@ -84,9 +84,7 @@ class TrainOptions(Options):
         tuple[int, ...] | Literal["auto"],
         Field(description="patch size in voxels, one number or one per spatial axis", json_schema_extra=_ADVANCED),
     ] = "auto"
-    batch: Annotated[
-        int | Literal["auto"], Field(description="patches per step", json_schema_extra=_ADVANCED)
-    ] = "auto"
+    batch: Annotated[int | Literal["auto"], Field(description="patches per step", json_schema_extra=_ADVANCED)] = "auto"
     depth: Annotated[
         int | Literal["auto"], Field(description="number of downsamplings", json_schema_extra=_ADVANCED)
     ] = "auto"
@@ -96,7 +94,9 @@ class TrainOptions(Options):
     learning_rate: Annotated[
         float | None,
         Field(
-            gt=0, description="highest learning rate; default: 0.002, or 0.0005 from a model", json_schema_extra=_ADVANCED
+            gt=0,
+            description="highest learning rate; default: 0.002, or 0.0005 from a model",
+            json_schema_extra=_ADVANCED,
         ),
     ] = None
     schedule: Annotated[
@@ -110,7 +110,12 @@ class TrainOptions(Options):
     clip: Annotated[float, Field(gt=0, description="largest norm of a gradient", json_schema_extra=_ADVANCED)] = 5.0
     averaging: Annotated[
         float,
-        Field(ge=0, lt=1, description="decay of the running mean of the weights; 0 keeps none", json_schema_extra=_ADVANCED),
+        Field(
+            ge=0,
+            lt=1,
+            description="decay of the running mean of the weights; 0 keeps none",
+            json_schema_extra=_ADVANCED,
+        ),
     ] = 0.998
     seed: Annotated[int, Field(ge=0, description="same seed and device, same weights", json_schema_extra=_ADVANCED)] = 1
     workers: Annotated[
@@ -126,7 +131,10 @@ class TrainOptions(Options):
     ] = "auto"
     memory: Annotated[
         float | None,
-        Field(description="memory that training may use, in GiB; default: most of what is free", json_schema_extra=_ADVANCED),
+        Field(
+            description="memory that training may use, in GiB; default: most of what is free",
+            json_schema_extra=_ADVANCED,
+        ),
     ] = None
     normalisation: Annotated[
         NormalisationMethod | None,
@@ -140,7 +148,9 @@ class TrainOptions(Options):
     @classmethod
     def _positive_patch(cls, value: tuple[int, ...] | str) -> tuple[int, ...] | str:
         if isinstance(value, tuple) and not (1 <= len(value) <= 3 and all(v >= 8 for v in value)):
-            raise ValueError("patch must be 'auto', or 1 to 3 whole numbers of at least 8, for example 256 or (32, 96, 96)")
+            raise ValueError(
+                "patch must be 'auto', or 1 to 3 whole numbers of at least 8, for example 256 or (32, 96, 96)"
+            )
         return value
 
     @field_validator("batch", "depth", "width")

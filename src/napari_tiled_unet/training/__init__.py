@@ -4,7 +4,8 @@
 pairs.py           images and labels brought together
 survey.py          what the labels hold, and the meaning of sparse ones
 grounds.py         training and validation never meet
-plan.py            what is chosen from the data, and why
+choices.py         what is chosen from the data, and why; plan.py is the result
+subject.py         whether the labels can be objects, or classes
 augmentation.py    patches varied
 patches.py         which patches, from where
 state.py           the checkpoint

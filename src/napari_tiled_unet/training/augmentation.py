@@ -159,7 +159,7 @@ def _intensity(monai: Any, preset: Augmentation, ndim: int, flat: bool) -> list[
             monai.RandGaussianNoised(_IMAGE, prob=0.2, std=0.03),
         ]
     more = preset == "strong"
-    blur = {name: (0.3, 2.0 if more else 1.5) for name in ("sigma_x", "sigma_y", "sigma_z")[:ndim]}
+    blur = dict.fromkeys(("sigma_x", "sigma_y", "sigma_z")[:ndim], (0.3, 2.0 if more else 1.5))
     if ndim == 3 and flat:
         blur["sigma_x"] = (0.0, 0.4)  # MONAI's x is the first spatial axis, here z
     chain = [

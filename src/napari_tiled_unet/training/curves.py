@@ -38,7 +38,6 @@ def write_picture(path: Path, history: Sequence[Row]) -> None:
     ModuleNotFoundError
         If matplotlib is not installed; it comes with the extra ``train``.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
@@ -54,7 +53,7 @@ def write_picture(path: Path, history: Sequence[Row]) -> None:
         right.axvline(best.step, color="grey", linestyle=":", label=f"best, step {best.step}")
         right.legend(fontsize="small")
     picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
+    figure.savefig(picture, format="png")
     _write(path, picture.getvalue())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_tiled_unet.metrics import AveragePrecision, Matches, THRESHOLDS, match_objects
+from napari_tiled_unet.metrics import THRESHOLDS, AveragePrecision, Matches, match_objects
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.planning import bytes_per_voxel, choose_tiles
 from napari_tiled_unet.predict import iter_predict

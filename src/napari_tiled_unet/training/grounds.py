@@ -190,8 +190,7 @@ def split(grounds: Sequence[Sequence[Ground]], share: float, gap: Sequence[int],
         tuple(frames),
         tuple(frames),
         "the one image is too small, or has too few labels, to hold a part of it out",
-        "training and validation are the same voxels, so the scores say nothing about new images; "
-        "label a second image",
+        "training and validation are the same voxels, so the scores say nothing about new images; label a second image",
     )
 
 
@@ -224,7 +223,9 @@ def _cut_frame(frames: list[Ground], share: float, gap: Sequence[int]) -> Split 
         last = _part(ground, axis, cut, size)
         if _teaches([first]) and _teaches([last]):
             others = tuple(g for g in frames if g is not ground)
-            told = f"voxels from {cut} on along axis {ground.image.spatial[axis]} are held out, after a gap of {gap[axis]}"
+            told = (
+                f"voxels from {cut} on along axis {ground.image.spatial[axis]} are held out, after a gap of {gap[axis]}"
+            )
             return Split((first, *others), (last,), told)
     return None
 

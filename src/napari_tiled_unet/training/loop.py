@@ -27,7 +27,6 @@ from napari_tiled_unet.options import with_keywords_of
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.training.curves import curve_paths, write_picture, write_table
 from napari_tiled_unet.training.happenings import Prepared, Row, StepDone, Trained, Validated
-from napari_tiled_unet.training.plan import plan_summary
 from napari_tiled_unet.training.preparation import Session, prepare
 from napari_tiled_unet.training.state import checkpoint_path
 
@@ -181,7 +180,7 @@ def _batches(session: Session) -> Iterator[list[Tensor]]:
     from torch.utils.data import DataLoader
 
     size = session.plan.batch
-    loader = DataLoader(
+    loader: Any = DataLoader(
         session.patches,  # type: ignore[arg-type]  # anything with a length and numbered items will do
         batch_size=size,
         sampler=range(session.state.step * size, len(session.patches)),
@@ -203,7 +202,9 @@ def _reason_to_stop(session: Session, progress: float) -> str:
     if options.patience and state.waited >= options.patience:
         return f"no better score in {state.waited} validations"
     if progress >= 1:
-        return f"all {options.steps} steps done" if state.step >= options.steps else f"{options.minutes:g} minutes are up"
+        return (
+            f"all {options.steps} steps done" if state.step >= options.steps else f"{options.minutes:g} minutes are up"
+        )
     return ""
 
 
@@ -271,8 +272,8 @@ def _deep_loss(session: Session, outputs: list[Tensor], maps: Tensor, weight: Te
     shares = 1.0
     for level, logits in enumerate(outputs[1:], start=1):
         share, size = 0.5**level, logits.shape[2:]
-        coarse = [x if x.shape[2:] == size else interpolate(x, size) for x in (maps, weight)]
-        total = total + share * target.loss(logits.float(), *coarse, kind)
+        truth, counts = (x if x.shape[2:] == size else interpolate(x, size) for x in (maps, weight))
+        total = total + share * target.loss(logits.float(), truth, counts, kind)
         shares += share
     return total / shares
 
@@ -327,7 +328,7 @@ def current_model(session: Session, scores: dict[str, float]) -> Model:
             "options": options.model_dump(mode="json", exclude_defaults=True),
             "seed": options.seed,
             "device": str(session.device),
-            "plan": plan_summary(plan),
+            "plan": plan.summary(),
             "package_version": __version__,
         },
         scores={f"val_{name}": round(value, 4) for name, value in scores.items()},
@@ -351,7 +352,11 @@ def _keep(session: Session) -> None:
 
 def _explosion(session: Session, loss: float, rate: float) -> str:
     state = session.state
-    kept = f"the best model, of step {state.best_step}," if session.best is not None else f"the weights of step {state.step}"
+    kept = (
+        f"the best model, of step {state.best_step},"
+        if session.best is not None
+        else f"the weights of step {state.step}"
+    )
     return (
         f"the loss or its gradient became {loss} after step {state.step}, so training stopped and {kept} "
         f"is kept; a lower learning_rate than {rate:.2g}, precision='float32', or cleaner images may help"

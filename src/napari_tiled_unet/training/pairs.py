@@ -13,6 +13,7 @@ from napari_tiled_unet.io import read_image
 from napari_tiled_unet.pairing import pair_files
 from napari_tiled_unet.train_options import TrainOptions
 
+
 @dataclass(frozen=True)
 class Pair:
     """An image and its labels, opened lazily.

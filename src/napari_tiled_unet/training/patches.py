@@ -153,7 +153,8 @@ def ground_probabilities(grounds: Sequence[Ground], *, by_class: bool) -> npt.ND
     else:
         amount = np.array([np.clip(len(g.survey.objects), 6, 150) for g in grounds], float)
     root: npt.NDArray[np.float64] = np.sqrt(amount)
-    return root / root.sum()
+    shares: npt.NDArray[np.float64] = root / root.sum()
+    return shares
 
 
 def class_probabilities(grounds: Sequence[Ground]) -> dict[int, float]:

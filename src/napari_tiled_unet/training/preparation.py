@@ -15,11 +15,12 @@ from napari_tiled_unet.model import Model, load_model
 from napari_tiled_unet.runtime import choose_device, choose_precision, memory_budget
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.training.augmentation import Augmenter
+from napari_tiled_unet.training.choices import choose_dimensions, choose_normalisation, make_plan
 from napari_tiled_unet.training.examination import Examiner, examined
 from napari_tiled_unet.training.grounds import Ground, Split, split, survey_pairs
 from napari_tiled_unet.training.pairs import Pair, grey, open_pairs
 from napari_tiled_unet.training.patches import Patches
-from napari_tiled_unet.training.plan import Plan, choose_dimensions, choose_normalisation, make_plan
+from napari_tiled_unet.training.plan import Plan
 from napari_tiled_unet.training.state import Checkpoint, State, checkpoint_path, read_checkpoint, require_room
 
 if TYPE_CHECKING:
@@ -205,7 +206,9 @@ def _network(plan: Plan, start: Model | None, seed: int) -> Network:
         return build_network(plan.network)
 
 
-def _patches(grounds: tuple[Ground, ...], plan: Plan, options: TrainOptions, channels: tuple[int, ...] | None) -> Patches:
+def _patches(
+    grounds: tuple[Ground, ...], plan: Plan, options: TrainOptions, channels: tuple[int, ...] | None
+) -> Patches:
     spacing = None
     if plan.network.ndim == 3:
         spacing = (plan.anisotropy, 1.0, 1.0)

@@ -166,7 +166,9 @@ class Checkpoint:
         differ = sorted(k for k in {*now, *then} - _MAY_CHANGE if now.get(k) != then.get(k))
         if differ:
             was = ", ".join(f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in differ)
-            raise OptionsError(f"the checkpoint is of a training with other options: {was}; give the same, or begin anew")
+            raise OptionsError(
+                f"the checkpoint is of a training with other options: {was}; give the same, or begin anew"
+            )
         if list(data) != self.words["data"]:
             raise OptionsError(
                 f"the checkpoint is of a training with other images ({len(self.words['data'])}, now {len(data)}, or of "
@@ -189,7 +191,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         return Checkpoint({name: saved[name] for name in _PARTS}, json.loads(saved["words"]))
-    except Exception as error:  # a damaged file can raise anything in the reader
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything in the reader
         raise FileError(f"checkpoint {str(path)!r} is damaged ({error}); train without resume") from None
 
 
