@@ -297,7 +297,7 @@ def _choose_patch(
         unit = (left * math.prod(scale.relative[a] for a in free)) ** (1 / len(free))
         full = [a for a in free if unit / scale.relative[a] >= scale.shape[a]]
         for a in full or free:
-            sides[a] = float(scale.shape[a]) if full else unit / scale.relative[a]
+            sides[a] = float(scale.shape[a] if full else unit / scale.relative[a])
         left /= math.prod(scale.shape[a] for a in full)
         free = [a for a in free if a not in full] if full else []
     patch = tuple(max(s, math.ceil(side / s - 0.5) * s) for side, s in zip(sides, stride, strict=True))
