@@ -168,12 +168,14 @@ def _array(labels: Any) -> Labels:
 def _evaluate_objects(
     pairs: Sequence[tuple[str, Labels, Labels]], thresholds: Sequence[float], tolerance: float
 ) -> Evaluation:
-    images, matches = [], []
+    images, matches, halves = [], [], []
     for name, p, t in pairs:
         comparison = compare_objects(p, t)
         matches.append(match_objects(p, t, thresholds))
+        halves.append(int(match_objects(p, t, (0.5,)).tp[0]))
         own = AveragePrecision(tuple(thresholds), (matches[-1],)).pooled
-        scores = {**_precisions(thresholds, own), **_counted([comparison]), **_partition_scores(p, t, tolerance)}
+        counted = _counted([comparison], halves[-1])
+        scores = {**_precisions(thresholds, own), **counted, **_partition_scores(p, t, tolerance)}
         images.append(ImageEvaluation(name, scores, comparison, fault_labels(p, t, comparison)))
     pooled = AveragePrecision(tuple(thresholds), tuple(matches)).pooled
     comparisons = [i.comparison for i in images if i.comparison is not None]
@@ -182,18 +184,19 @@ def _evaluate_objects(
         for name in ("boundary F", "adapted Rand error", "VI split", "VI merge")
         if (values := [i.scores[name] for i in images if name in i.scores])
     }
-    return Evaluation({**_precisions(thresholds, pooled), **_counted(comparisons), **means}, tuple(images))
+    return Evaluation({**_precisions(thresholds, pooled), **_counted(comparisons, sum(halves)), **means}, tuple(images))
 
 
 def _precisions(thresholds: Sequence[float], values: npt.NDArray[np.float64]) -> dict[str, float]:
     return {"AP": float(values.mean()), **{f"AP@{t:g}": float(v) for t, v in zip(thresholds, values, strict=True)}}
 
 
-def _counted(comparisons: Sequence[Comparison]) -> dict[str, float]:
-    """Return scores at an intersection over union above one half, and counts."""
-    tp = sum(len(c.matched) for c in comparisons)
+def _counted(comparisons: Sequence[Comparison], tp: int) -> dict[str, float]:
+    """Return scores at an intersection over union of one half, given the number of matches, and counts."""
     n_true, n_predicted = sum(c.n_true for c in comparisons), sum(c.n_predicted for c in comparisons)
-    quality = sum(sum(c.quality) for c in comparisons)
+    # A comparison's matches are above one half; the rest of the matches are at one half exactly.
+    above = sum(len(c.matched) for c in comparisons)
+    quality = sum(sum(c.quality) for c in comparisons) + 0.5 * (tp - above)
     both = n_true + n_predicted
     counts = {f"{kind}": float(sum(len(c.of_kind(kind)) for c in comparisons)) for kind in _KINDS}
     return {
@@ -217,9 +220,12 @@ def _partition_scores(predicted: Labels, true: Labels, tolerance: float) -> dict
     scores = {"boundary F": boundary_f_score(predicted, true, tolerance)}
     if true.any():
         # Both look at true objects only: what lies on true background is no split and no merge.
-        error, _, _ = adapted_rand_error(true, predicted, ignore_labels=(0,))
+        with np.errstate(invalid="ignore"):
+            error, _, _ = adapted_rand_error(true, predicted, ignore_labels=(0,))
         split, merge = variation_of_information(true, predicted, ignore_labels=(0,))
-        scores |= {"adapted Rand error": float(error), "VI split": float(split), "VI merge": float(merge)}
+        scores |= {"VI split": float(split), "VI merge": float(merge)}
+        if np.isfinite(error):  # objects of one voxel have no pair of voxels to go by
+            scores["adapted Rand error"] = float(error)
     return scores
 
 
