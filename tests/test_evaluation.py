@@ -148,7 +148,15 @@ def test_classes_are_scored_by_voxel() -> None:
     assert scores["IoU b"] == pytest.approx(2 / 3)
     assert scores["Dice"] == pytest.approx((2 / 4 + 4 / 5) / 2)
     unnamed = evaluate(predicted > 0, true > 0, target="classes").scores
-    assert set(unnamed) == {"Dice", "IoU", "Dice background", "Dice class 1", "IoU background", "IoU class 1", "boundary F"}
+    assert set(unnamed) == {
+        "Dice",
+        "IoU",
+        "Dice background",
+        "Dice class 1",
+        "IoU background",
+        "IoU class 1",
+        "boundary F",
+    }
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,6 @@ def compare_objects(predicted: Labels, true: Labels) -> Comparison:
     t_done = np.union1d(np.union1d(t[match], split_true), t[in_merge])
     p_done = np.union1d(np.union1d(p[match], merging), p[in_split])
     t_where, p_where = _centres(true, t_values), _centres(predicted, p_values)
-    splits, merges = split_true.tolist(), merging.tolist()
     faults = [
         *(
             _fault("split", (i,), p[in_split & (t == i)], t_values, p_values, t_where[i], t_size[i])

@@ -91,7 +91,7 @@ def test_memory_decides_the_batch() -> None:
     assert "GiB may be used" in told(plan(images, labels, memory=0.05), "batch")
     with pytest.raises(MemoryBudgetError, match="not even one patch"):
         plan(images, labels, memory=0.0001)
-    with pytest.raises(MemoryBudgetError, match="batch=16 does not fit: .* take a smaller batch or patch"):
+    with pytest.raises(MemoryBudgetError, match=r"batch=16 does not fit: .* take a smaller batch or patch"):
         plan(images, labels, memory=0.05, batch=16)
 
 
@@ -104,7 +104,9 @@ def test_the_memory_of_a_step_grows_with_the_network() -> None:
 
 def test_what_is_asked_for_is_taken() -> None:
     images, labels = scenes(2)
-    made = plan(images, labels, patch=(32, 40), batch=3, depth=3, width=6, normalisation="minmax", architecture="residual-unet")
+    made = plan(
+        images, labels, patch=(32, 40), batch=3, depth=3, width=6, normalisation="minmax", architecture="residual-unet"
+    )
     assert made.patch == (32, 40)
     assert (made.batch, made.network.depth, made.network.width) == (3, 3, 6)
     assert made.normalisation.method == "minmax"
@@ -142,7 +144,9 @@ def test_voxel_sizes_that_differ_are_told() -> None:
     events = iter_train(pair, labels, augmentation="none")
     notices = [next(events) for _ in range(2)]
     events.close()
-    assert any(isinstance(n, Notice) and n.caution and "voxel sizes differ by a factor of 2.5" in n.message for n in notices)
+    assert any(
+        isinstance(n, Notice) and n.caution and "voxel sizes differ by a factor of 2.5" in n.message for n in notices
+    )
 
 
 def test_the_plan_is_text_and_data() -> None:

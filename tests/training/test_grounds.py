@@ -16,8 +16,12 @@ from napari_tiled_unet.training.patches import Patches, class_probabilities, rea
 from tests.training.scenes import scene, scenes
 
 
-def grounds(images: list[np.ndarray], labels: list[np.ndarray], axes: str = "yx", spatial: str = "yx") -> list[list[Ground]]:
-    pairs = [Pair(Image(i, axes, name=str(n)), Image(t, axes)) for n, (i, t) in enumerate(zip(images, labels, strict=True))]
+def grounds(
+    images: list[np.ndarray], labels: list[np.ndarray], axes: str = "yx", spatial: str = "yx"
+) -> list[list[Ground]]:
+    pairs = [
+        Pair(Image(i, axes, name=str(n)), Image(t, axes)) for n, (i, t) in enumerate(zip(images, labels, strict=True))
+    ]
     return survey_pairs(pairs, spatial, Normalisation(), sparse=False, channels=None, told=[])
 
 

@@ -149,9 +149,7 @@ def test_closing_before_the_first_step_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_loss_that_explodes_stops_with_the_last_good_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_explodes_stops_with_the_last_good_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "mine.safetensors"
     real = loop._deep_loss
 
@@ -266,7 +264,7 @@ def test_resume_wants_the_same_options_and_images(tmp_path: Path) -> None:
 
 
 def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="no checkpoint .* train without resume first"):
+    with pytest.raises(FileError, match=r"no checkpoint .* train without resume first"):
         run(out=tmp_path / "m.safetensors", resume=True)
     with pytest.raises(OptionsError, match="say which with out"):
         run(resume=True)

@@ -95,7 +95,7 @@ def test_two_labels_for_an_image_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "images" / "a.tif", scene()[0])
     for name in ("a_mask.tif", "a_labels.tif"):
         write(tmp_path / "labels" / name, scene()[1])
-    with pytest.raises(FileError, match="all claim to be the labels of a.tif; keep one"):
+    with pytest.raises(FileError, match=r"all claim to be the labels of a\.tif; keep one"):
         pair_files(tmp_path / "images", tmp_path / "labels")
 
 
@@ -147,11 +147,14 @@ def test_rgb_among_grey_becomes_grey() -> None:
         (lambda i, t: (i, t.astype(np.int64) + 2**31), "renumber them below"),
         (lambda i, t: (i, t * 0), "no labels: there is background only"),
         (lambda i, t: (i * 0, t), "every labelled frame is constant"),
-        (lambda i, t: (i, (t > 0).astype(int)), "one number, 1, in 6 separate places: this is a mask; number the objects"),
+        (
+            lambda i, t: (i, (t > 0).astype(int)),
+            "one number, 1, in 6 separate places: this is a mask; number the objects",
+        ),
         (lambda i, t: (i[:6, :6], t[:6, :6] * 0 + 1), r"frames of \(6, 6\) voxels, too small to learn from"),
         (lambda i, t: ([i, i], [t]), "2 images for 1 label images; give one for each"),
         (lambda i, t: ([i], t), "images are a list and labels are not"),
-        (lambda i, t: ([], []), "there are 0 images"),
+        (lambda *_: ([], []), "there are 0 images"),
         (lambda i, t: ([i, np.stack([i, i], -1)], [t, t]), "ambiguous"),
     ],
 )
@@ -202,7 +205,9 @@ def test_constant_and_unlabelled_images_among_others_are_left_out() -> None:
 
 def test_objects_larger_than_the_patch_are_refused_or_told() -> None:
     image, labels = scene((96, 96), count=1, radius=40)
-    with pytest.raises(OptionsError, match=r"objects are larger than the patch: .* \(79, 79\) voxels, a patch has \(32, 32\)"):
+    with pytest.raises(
+        OptionsError, match=r"objects are larger than the patch: .* \(79, 79\) voxels, a patch has \(32, 32\)"
+    ):
         train(image, labels, **SMALL)
 
 

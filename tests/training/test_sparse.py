@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from napari_tiled_unet import Image, iter_train
 from napari_tiled_unet.errors import ImageError
+from napari_tiled_unet.normalise import Normalisation
 from napari_tiled_unet.targets import Classes, Objects, Target
 from napari_tiled_unet.training import Prepared, Trained
 from napari_tiled_unet.training.augmentation import Augmenter
@@ -21,7 +22,6 @@ from napari_tiled_unet.training.grounds import survey_pairs
 from napari_tiled_unet.training.pairs import Pair
 from napari_tiled_unet.training.patches import Patches
 from napari_tiled_unet.training.survey import blocks, meaning, survey
-from napari_tiled_unet.normalise import Normalisation
 from tests.training.scenes import SMALL, scene, scenes
 
 
@@ -69,7 +69,7 @@ def test_partial_labels_train() -> None:
 
 def test_partial_labels_without_a_label_are_refused() -> None:
     image, labels = scene()
-    with pytest.raises(ImageError, match="no voxel is labelled: .* paint background as 1"):
+    with pytest.raises(ImageError, match=r"no voxel is labelled: .* paint background as 1"):
         iter_train(image, labels * 0, sparse=True, **SMALL)
     with pytest.raises(ImageError, match="no labels: there is background only"):
         iter_train(image, labels * 0 + 1, sparse=True, **SMALL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,10 +60,10 @@ def test_interrupting_keeps_the_model(
 ) -> None:
     real = loop.learn
 
-    def interrupted(session: loop.Session, *rest: object) -> float:
+    def interrupted(session: Any, *rest: Any) -> float:
         if session.state.step == 6:
             raise KeyboardInterrupt
-        return real(session, *rest)  # type: ignore[arg-type]
+        return real(session, *rest)
 
     monkeypatch.setattr(loop, "learn", interrupted)
     with pytest.raises(SystemExit) as left:

@@ -287,7 +287,7 @@ def _choose_patch(
     if scale.largest is not None:
         wanted = math.prod(2 * n for n in scale.largest)
         if wanted > voxels:
-            voxels = min(wanted, 2**22 if device.startswith("cuda") else 2**20)
+            voxels = min(math.ceil(wanted), 2**22 if device.startswith("cuda") else 2**20)
             reason = "twice the largest objects (95 %) along each axis, as far as it stays affordable"
     # A cube in space; what an image is too short for goes to its other axes.
     sides = [0.0] * ndim
