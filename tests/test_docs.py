@@ -47,6 +47,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_labels(tmp_path / f"{name}.ome.tif", sample, "yx", (0.5, 0.5))
     for name in ("labels/a", "labels/b", "found/field", "truth/field"):
         write_labels(tmp_path / f"{name}.ome.tif", truth, "yx", (0.5, 0.5))
+    (tmp_path / "recipe.yaml").write_text("recipe: 1\nmodel: nuclei\nmin_size: 30\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
