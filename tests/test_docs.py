@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_tiled_unet import cli, write_labels
 from napari_tiled_unet.demo import read_sample
@@ -36,16 +37,22 @@ def commands(page: str) -> Iterator[list[str]]:
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Go to a folder with the files that the pages speak of: parts of the bundled sample."""
     sample = np.asarray(read_sample().data)[:128, :160]
-    (tmp_path / "plate").mkdir()
+    for folder in ("plate", "images", "labels", "found", "truth"):
+        (tmp_path / folder).mkdir()
     for name in ("field.ome.tif", "plate/a.ome.tif", "plate/b.ome.tif"):
         write_labels(tmp_path / name, sample, "yx", (0.5, 0.5))
     write_labels(tmp_path / "stack.ome.tif", np.stack([sample] * 3), "zyx", (2.0, 0.5, 0.5))
+    truth = tifffile.imread(Path(__file__).parent / "data" / "nuclei_2d_labels.tif")[:128, :160]
+    for name in ("images/a", "images/b"):
+        write_labels(tmp_path / f"{name}.ome.tif", sample, "yx", (0.5, 0.5))
+    for name in ("labels/a", "labels/b", "found/field", "truth/field"):
+        write_labels(tmp_path / f"{name}.ome.tif", truth, "yx", (0.5, 0.5))
     (tmp_path / "recipe.yaml").write_text("recipe: 1\nmodel: nuclei\nmin_size: 30\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/training.md"])
 def test_the_python_of_the_pages_runs(page: str, desk: Path) -> None:
     names: dict[str, object] = {}
     code = blocks(page, "python")
@@ -57,7 +64,7 @@ def test_the_python_of_the_pages_runs(page: str, desk: Path) -> None:
     assert labels.max() > 0
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/install.md", "docs/command-line.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md", "docs/command-line.md", "docs/training.md"])
 def test_the_commands_of_the_pages_work(page: str, desk: Path) -> None:
     lines = list(commands(page))
     assert lines

@@ -81,12 +81,16 @@ def test_the_public_names_are_these() -> None:
         "OptionsError",
         "SegmentOptions",
         "TiledUnetError",
+        "TrainOptions",
         "__version__",
+        "evaluate",
         "iter_segment",
+        "iter_train",
         "list_models",
         "load_model",
         "read_image",
         "segment",
+        "train",
         "write_labels",
     }
     assert set(napari_tiled_unet.__all__) <= set(dir(napari_tiled_unet))

@@ -9,8 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 from skimage.draw import disk
 from skimage.morphology import ball
 
+from napari_tiled_unet.losses import soft_dice_loss, weighted_mean
 from napari_tiled_unet.options import SegmentOptions
-from napari_tiled_unet.targets import Classes, Objects, Target, soft_dice_loss, weighted_mean
+from napari_tiled_unet.targets import Classes, Objects, Target
 
 
 def touching_discs() -> np.ndarray:

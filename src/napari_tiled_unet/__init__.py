@@ -18,11 +18,14 @@ if TYPE_CHECKING:
         OptionsError,
         TiledUnetError,
     )
+    from napari_tiled_unet.evaluation import evaluate
     from napari_tiled_unet.image import Image
     from napari_tiled_unet.io import read_image, write_labels
     from napari_tiled_unet.model import list_models, load_model
     from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.segmentation import iter_segment, segment
+    from napari_tiled_unet.train_options import TrainOptions
+    from napari_tiled_unet.training import iter_train, train
 
 __version__ = "0.1.0"
 
@@ -35,11 +38,15 @@ _HOMES = {
     "OptionsError": "errors",
     "SegmentOptions": "options",
     "TiledUnetError": "errors",
+    "TrainOptions": "train_options",
+    "evaluate": "evaluation",
     "iter_segment": "segmentation",
+    "iter_train": "training",
     "list_models": "model",
     "load_model": "model",
     "read_image": "io",
     "segment": "segmentation",
+    "train": "training",
     "write_labels": "io",
 }
 
@@ -52,12 +59,16 @@ __all__ = [
     "OptionsError",
     "SegmentOptions",
     "TiledUnetError",
+    "TrainOptions",
     "__version__",
+    "evaluate",
     "iter_segment",
+    "iter_train",
     "list_models",
     "load_model",
     "read_image",
     "segment",
+    "train",
     "write_labels",
 ]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from napari_tiled_unet import __version__
 from napari_tiled_unet.errors import TiledUnetError
 from napari_tiled_unet.options import SegmentOptions, readable_problems
+from napari_tiled_unet.train_options import TrainOptions
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -103,6 +104,92 @@ def run_recipe(
 
 
 @app.command
+def train(
+    images: Path,
+    labels: Path,
+    /,
+    *,
+    out: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    tensorboard: Path | None = None,
+    json: bool = False,
+    options: Annotated[TrainOptions, Parameter(name="*")] = TrainOptions(),  # noqa: B008
+) -> int:
+    """Teach a network to segment like labelled images.
+
+    Parameters
+    ----------
+    images
+        folder of images, or an image file
+    labels
+        folder of label images of the same names (also with _labels or _mask at the end), or a label file
+    out
+        model file to write, ending in .safetensors; its checkpoint and curves lie beside it
+    resume
+        go on from the checkpoint beside the model file
+    overwrite
+        replace a model file that exists
+    tensorboard
+        folder for TensorBoard event files
+    json
+        print one JSON document for machines at the end
+    options
+        how to train
+    """
+    from napari_tiled_unet.trainer import run_training
+
+    return run_training(
+        images,
+        labels,
+        options,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        tensorboard=tensorboard,
+        as_json=json,
+    )
+
+
+@app.command
+def evaluate(
+    predicted: Path,
+    true: Path,
+    /,
+    *,
+    target: Literal["objects", "classes"] = "objects",
+    classes: tuple[str, ...] = (),
+    tolerance: float = 1.0,
+    faults: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Score label images against the truth.
+
+    Parameters
+    ----------
+    predicted
+        folder of label images, or a label file
+    true
+        folder of true label images of the same names, or a label file
+    target
+        whether a number is one object, or a class
+    classes
+        names of the classes in the order of their values, background first
+    tolerance
+        how far, in voxels, borders may be apart for the boundary F-score
+    faults
+        folder for label images of what is matched (1), missed (2), extra (3), split (4), merged (5)
+    json
+        print one JSON document for machines, with every fault
+    """
+    from napari_tiled_unet.scorecard import run_evaluation
+
+    return run_evaluation(
+        predicted, true, target=target, classes=classes, tolerance=tolerance, faults=faults, as_json=json
+    )
+
+
+@app.command
 def models(name: str | None = None, /, *, json: bool = False) -> int:
     """List the models, or show the card of one.
 
@@ -171,7 +258,8 @@ def run(arguments: Sequence[str]) -> int:
         status = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         cause = error.__cause__
-        message = readable_problems(cause, SegmentOptions) if isinstance(cause, ValidationError) else str(error)
+        options = TrainOptions if arguments[:1] == ["train"] else SegmentOptions
+        message = readable_problems(cause, options) if isinstance(cause, ValidationError) else str(error)
         return _refuse(message)
     except TiledUnetError as error:
         return _refuse(str(error))

@@ -216,13 +216,15 @@ class Frame:
     index: int
     position: tuple[int, ...]
 
-    def read(self, channels: Sequence[int] | None = None) -> npt.NDArray[Any]:
-        """Read the frame into memory.
+    def read(self, channels: Sequence[int] | None = None, box: Sequence[slice] | None = None) -> npt.NDArray[Any]:
+        """Read the frame, or a box of it, into memory.
 
         Parameters
         ----------
         channels : sequence of int, optional
             Channels to read, in this order; all by default.
+        box : sequence of slice, optional
+            The part to read, one slice per spatial axis; all of the frame by default.
 
         Returns
         -------
@@ -247,7 +249,7 @@ class Frame:
         # Sorted and without repeats, since not every kind of array can be indexed otherwise.
         read = sorted(set(wanted))
         adjacent = read[-1] - read[0] == len(read) - 1
-        data = self._read(slice(read[0], read[-1] + 1) if adjacent else read)
+        data = self._read(slice(read[0], read[-1] + 1) if adjacent else read, box)
         if wanted != read:
             data = data[[read.index(c) for c in wanted]]
         if data.dtype == bool:
@@ -260,12 +262,14 @@ class Frame:
         position = tuple(p + o for p, o in zip(self.position, first, strict=True))
         return Frame(whole, self.spatial, self.index, position)
 
-    def _read(self, channels: slice | list[int]) -> npt.NDArray[Any]:
+    def _read(self, channels: slice | list[int], box: Sequence[slice] | None) -> npt.NDArray[Any]:
         image = self.image
         counted = image.frame_axes(self.spatial)
         # One-voxel slices, since numbers beside a list would move the axes.
         index: dict[str, slice | list[int]] = {a: slice(i, i + 1) for a, i in zip(counted, self.position, strict=True)}
         index["c"] = channels
+        if box is not None:
+            index.update(zip(self.spatial, box, strict=True))
         try:
             data = np.asarray(image.data[tuple(index.get(a, slice(None)) for a in image.axes)])
         except (TiledUnetError, MemoryError):

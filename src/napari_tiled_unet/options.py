@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -27,14 +27,88 @@ _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 _ADVANCED = {"advanced": True}
 
 
-class SegmentOptions(BaseModel):
+class Options(BaseModel):
+    """What the options of every verb have in common: built with :meth:`of`, frozen, checked.
+
+    The checks below hold for whichever of their fields a verb has.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Build options from keyword arguments.
+
+        Raises
+        ------
+        OptionsError
+            If a name is unknown or a value breaks its rule.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise OptionsError(readable_problems(error, cls)) from None
+
+    def changed(self, **values: Any) -> Self:
+        """Return a validated copy with some values replaced."""
+        return type(self).of(**{**self.model_dump(), **values})
+
+    @field_validator("tile", "overlap", "spacing", "patch", mode="before", check_fields=False)
+    @classmethod
+    def _one_number_is_enough(cls, value: Any) -> Any:
+        """Read ``512``, ``"512"``, ``"32,256,256"`` and lists of those as tuples."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return (value,)
+        if isinstance(value, str) and value and set(value) <= set("0123456789.,-+e "):
+            return tuple(value.replace(",", " ").split())
+        if isinstance(value, list | tuple):
+            return tuple(part for item in value for part in (item.split(",") if isinstance(item, str) else (item,)))
+        return value
+
+    @field_validator("axes", check_fields=False)
+    @classmethod
+    def _known_axes(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if set(value) - set("tczyx") or len(set(value)) != len(value) or not {"y", "x"} <= set(value):
+            raise ValueError(
+                "axes must be different letters of 'tczyx' and hold both y and x, for example 'zyx' or 'tcyx'"
+            )
+        return value
+
+    @field_validator("spacing", check_fields=False)
+    @classmethod
+    def _positive_spacing(cls, value: tuple[float, ...] | str | None) -> tuple[float, ...] | str | None:
+        if isinstance(value, str):
+            return value
+        if value is not None and not all(math.isfinite(v) and v > 0 for v in value):
+            raise ValueError("spacing must be finite and positive on every axis, for example 0.5 or (2.0, 0.5, 0.5)")
+        if value is not None and len(value) not in (1, 2, 3):
+            raise ValueError("spacing must have one number, or one per spatial axis (2 or 3)")
+        return value
+
+    @field_validator("object_size", "memory", "minutes", check_fields=False)
+    @classmethod
+    def _positive(cls, value: float | None) -> float | None:
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError("must be a finite number above 0; leave it out for the automatic choice")
+        return value
+
+    @field_validator("device", check_fields=False)
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        kind, _, number = value.partition(":")
+        if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+            raise ValueError("device must be auto, cpu, cuda, cuda:N or mps")
+        return value
+
+
+class SegmentOptions(Options):
     """How an image becomes labels.
 
     Values are checked when the object is made; :class:`OptionsError` names the
     value, the rule and the remedy. Build one with :meth:`of`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
 
     model: Annotated[str, Field(description="name of a bundled or user model, or the path of a .safetensors file")] = (
         "nuclei"
@@ -157,47 +231,6 @@ class SegmentOptions(BaseModel):
         ),
     ] = False
 
-    @classmethod
-    def of(cls, **values: Any) -> SegmentOptions:
-        """Build options from keyword arguments.
-
-        Raises
-        ------
-        OptionsError
-            If a name is unknown or a value breaks its rule.
-        """
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise OptionsError(readable_problems(error, cls)) from None
-
-    def changed(self, **values: Any) -> SegmentOptions:
-        """Return a validated copy with some values replaced."""
-        return type(self).of(**{**self.model_dump(), **values})
-
-    @field_validator("tile", "overlap", "spacing", mode="before")
-    @classmethod
-    def _one_number_is_enough(cls, value: Any) -> Any:
-        """Read ``512``, ``"512"``, ``"32,256,256"`` and lists of those as tuples."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return (value,)
-        if isinstance(value, str) and value and set(value) <= set("0123456789.,-+e "):
-            return tuple(value.replace(",", " ").split())
-        if isinstance(value, list | tuple):
-            return tuple(part for item in value for part in (item.split(",") if isinstance(item, str) else (item,)))
-        return value
-
-    @field_validator("axes")
-    @classmethod
-    def _known_axes(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if set(value) - set("tczyx") or len(set(value)) != len(value) or not {"y", "x"} <= set(value):
-            raise ValueError(
-                "axes must be different letters of 'tczyx' and hold both y and x, for example 'zyx' or 'tcyx'"
-            )
-        return value
-
     @field_validator("region")
     @classmethod
     def _canonical_region(cls, value: str | None) -> str | None:
@@ -205,24 +238,6 @@ class SegmentOptions(BaseModel):
             return Region.parse(value).text if value is not None else None
         except OptionsError as error:
             raise ValueError(str(error)) from None
-
-    @field_validator("spacing")
-    @classmethod
-    def _positive_spacing(cls, value: tuple[float, ...] | str | None) -> tuple[float, ...] | str | None:
-        if isinstance(value, str):
-            return value
-        if value is not None and not all(math.isfinite(v) and v > 0 for v in value):
-            raise ValueError("spacing must be finite and positive on every axis, for example 0.5 or (2.0, 0.5, 0.5)")
-        if value is not None and len(value) not in (1, 2, 3):
-            raise ValueError("spacing must have one number, or one per spatial axis (2 or 3)")
-        return value
-
-    @field_validator("object_size", "memory")
-    @classmethod
-    def _positive(cls, value: float | None) -> float | None:
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ValueError("must be a finite number above 0; leave it out for the automatic choice")
-        return value
 
     @field_validator("tile")
     @classmethod
@@ -240,16 +255,8 @@ class SegmentOptions(BaseModel):
             raise ValueError("overlap must be 'auto', 'exact', or 1 to 3 whole numbers of at least 0, for example 32")
         return value
 
-    @field_validator("device")
-    @classmethod
-    def _known_device(cls, value: str) -> str:
-        kind, _, number = value.partition(":")
-        if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
-            raise ValueError("device must be auto, cpu, cuda, cuda:N or mps")
-        return value
-
     @model_validator(mode="after")
-    def _overlap_fits_tile(self) -> SegmentOptions:
+    def _overlap_fits_tile(self) -> Self:
         if isinstance(self.tile, tuple) and isinstance(self.overlap, tuple):
             n = max(len(self.tile), len(self.overlap))
             tile = self.tile * n if len(self.tile) == 1 else self.tile
@@ -279,16 +286,21 @@ def readable_problems(error: ValidationError, options: type[BaseModel]) -> str:
 
 
 def with_option_keywords(verb: _Verb) -> _Verb:
-    """Show every option as a keyword of a verb that takes ``**keywords``, for help and completion.
+    """Show every segmentation option as a keyword of a verb that takes ``**keywords``, for help and completion.
 
     What the verb names itself (``model``, ``options``) stays as it is.
     """
+    return with_keywords_of(SegmentOptions, verb)
+
+
+def with_keywords_of(options: type[Options], verb: _Verb) -> _Verb:
+    """Show the fields of an options class as keywords of a verb that takes ``**keywords``."""
     shown = inspect.signature(verb)
     own = [p for p in shown.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     named = {p.name for p in own}
     derived = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
-        for name, field in SegmentOptions.model_fields.items()
+        for name, field in options.model_fields.items()
         if name not in named
     ]
     verb.__signature__ = shown.replace(parameters=[*own, *derived])  # type: ignore[attr-defined]

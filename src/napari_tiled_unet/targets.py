@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_tiled_unet.options import SegmentOptions
+    from napari_tiled_unet.train_options import Loss
 
 Labels = npt.NDArray[Any]
 
@@ -64,13 +65,13 @@ class Classes(BaseModel):
         return self.classes
 
     def encode(self, labels: Labels) -> Encoded:
-        """Return one-hot maps; label values outside the classes get weight 0."""
+        """Return one-hot maps; label values outside the classes, such as -1, get weight 0."""
         values = labels.astype(np.int64) - (0 if self.background else 1)
         index = np.arange(len(self.classes)).reshape(-1, *(1,) * labels.ndim)
         maps = (values[None] == index).astype(np.float32)
         return Encoded(maps, maps.sum(axis=0, keepdims=True))
 
-    def loss(self, logits: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, maps: Tensor, weight: Tensor, kind: Loss = "dice") -> Tensor:
         """Weighted cross-entropy plus soft Dice averaged over the classes.
 
         Parameters
@@ -79,10 +80,14 @@ class Classes(BaseModel):
             ``(n, k, *spatial)``.
         weight : torch.Tensor
             ``(n, 1, *spatial)``.
+        kind : {"dice", "focal", "tversky"}
+            A row of the table in :mod:`napari_tiled_unet.losses`.
         """
+        from napari_tiled_unet.losses import overlap_loss, voxel_loss
+
         log_probability = logits.log_softmax(dim=1)
         entropy = -(maps * log_probability).sum(dim=1, keepdim=True)
-        return weighted_mean(entropy, weight) + soft_dice_loss(log_probability.exp(), maps, weight)
+        return voxel_loss(entropy, weight, kind) + overlap_loss(log_probability.exp(), maps, weight, kind)
 
     def activate(self, logits: Tensor) -> Tensor:
         """Return class probabilities."""
@@ -130,25 +135,28 @@ class Objects(BaseModel):
 
         The weight of an object's voxel is ``sqrt(reference / size)`` within 1 to 4, the
         reference being a disc (ball) of diameter 30 voxels, so that missing a small
-        object costs something: scores count objects, not voxels.
+        object costs something: scores count objects, not voxels. Label -1 gets weight 0.
         """
         foreground = (labels > 0).astype(np.float32)
-        centre = labelling.centre_map(labels, spacing=spacing)
-        sizes = np.bincount(labels.ravel())
+        numbers = np.maximum(labels, 0)
+        centre = labelling.centre_map(numbers, spacing=spacing)
+        sizes = np.bincount(numbers.ravel())
         radius = 15.0
         reference = (np.pi * radius**2) if labels.ndim == 2 else (4 / 3 * np.pi * radius**3)
         with np.errstate(divide="ignore"):
             per_object = np.clip(np.sqrt(reference / sizes), 1.0, 4.0)
         per_object[0] = 1.0
-        weight = per_object[labels].astype(np.float32)
+        weight = np.where(labels < 0, 0, per_object[numbers]).astype(np.float32)
         return Encoded(np.stack([foreground, centre]), weight[None])
 
-    def loss(self, logits: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
-        """Cross-entropy and soft Dice of the foreground, cross-entropy of the centre map."""
+    def loss(self, logits: Tensor, maps: Tensor, weight: Tensor, kind: Loss = "dice") -> Tensor:
+        """Cross-entropy and soft Dice (or another kind) of the foreground, cross-entropy of the centre map."""
         from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-        foreground = weighted_mean(cross_entropy(logits[:, :1], maps[:, :1], reduction="none"), weight)
-        overlap = soft_dice_loss(logits[:, :1].sigmoid(), maps[:, :1], weight)
+        from napari_tiled_unet.losses import overlap_loss, voxel_loss, weighted_mean
+
+        foreground = voxel_loss(cross_entropy(logits[:, :1], maps[:, :1], reduction="none"), weight, kind)
+        overlap = overlap_loss(logits[:, :1].sigmoid(), maps[:, :1], weight, kind)
         centre = weighted_mean(cross_entropy(logits[:, 1:], maps[:, 1:], reduction="none"), weight)
         return foreground + overlap + 2.0 * centre
 
@@ -175,16 +183,3 @@ class Objects(BaseModel):
 
 Target = Annotated[Classes | Objects, Field(discriminator="kind")]
 """Any target, as it stands in a model file."""
-
-
-def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Return the mean of ``values`` under ``weight``; voxels of weight 0 do not count."""
-    return (values * weight).sum() / weight.sum().clamp_min(1e-6)
-
-
-def soft_dice_loss(probability: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """Return 1 minus the soft Dice of each channel over the batch (Milletari et al. 2016)."""
-    dims = (0, *range(2, probability.ndim))
-    product = (weight * probability * truth).sum(dims)
-    total = (weight * (probability + truth)).sum(dims)
-    return 1 - ((2 * product + 1) / (total + 1)).mean()

@@ -1,0 +1,98 @@
+"""What the command line's ``evaluate`` does: a table of scores, and where it went wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from napari_tiled_unet.evaluation import Evaluation
+
+_SHOWN_FAULTS = 20
+
+
+def run_evaluation(
+    predicted: Path,
+    true: Path,
+    *,
+    target: Literal["objects", "classes"],
+    classes: Sequence[str],
+    tolerance: float,
+    faults: Path | None,
+    as_json: bool,
+) -> int:
+    """Score label files and report; return the exit status.
+
+    Parameters
+    ----------
+    predicted, true : Path
+        Folders, or a file each.
+    target, classes, tolerance
+        As for :func:`napari_tiled_unet.evaluate`.
+    faults : Path or None
+        Folder for label images that show the faults.
+    as_json : bool
+        Whether to report for machines.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    TiledUnetError
+        If labels do not suit.
+    """
+    from napari_tiled_unet.evaluation import evaluate
+
+    done = evaluate(predicted, true, target=target, classes=classes, tolerance=tolerance)
+    if faults is not None:
+        _write_faults(done, faults)
+    if as_json:
+        print(json.dumps(done.to_dict(), indent=2))
+    else:
+        _print_table(done)
+    return 0
+
+
+def _write_faults(done: Evaluation, folder: Path) -> None:
+    from napari_tiled_unet.io import require_writable, write_labels
+
+    require_writable(folder)
+    for image in done.images:
+        if image.faults is not None:
+            axes = "zyx"[-image.faults.ndim :]
+            write_labels(
+                folder / f"{Path(image.name).name.split('.')[0]}_faults.ome.tif", image.faults, axes, overwrite=True
+            )
+
+
+def _print_table(done: Evaluation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=120)
+    table = Table("score", "all", *([i.name for i in done.images] if 1 < len(done.images) <= 4 else []))
+    for name, value in done.scores.items():
+        shown = [f"{value:.0f}" if _is_count(name) else f"{value:.3f}"]
+        if 1 < len(done.images) <= 4:
+            own = [i.scores.get(name) for i in done.images]
+            shown += ["" if v is None else f"{v:.0f}" if _is_count(name) else f"{v:.3f}" for v in own]
+        table.add_row(name, *shown)
+    console.print(table)
+    faults = [(image.name, f) for image in done.images if image.comparison for f in image.comparison.faults]
+    for name, fault in faults[:_SHOWN_FAULTS]:
+        where = ", ".join(f"{c:g}" for c in fault.centre)
+        labels = f"true {list(fault.true)}, predicted {list(fault.predicted)}"
+        console.print(
+            f"{fault.kind} at ({where}) in {name}: {labels}, {fault.voxels} voxels", highlight=False, markup=False
+        )
+    if len(faults) > _SHOWN_FAULTS:
+        console.print(f"and {len(faults) - _SHOWN_FAULTS} more; --json lists them all", highlight=False)
+
+
+def _is_count(name: str) -> bool:
+    return name in ("true objects", "predicted objects", "matched", "split", "merged", "missed", "extra")

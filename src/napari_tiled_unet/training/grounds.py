@@ -1,0 +1,239 @@
+"""Where to learn and where to be examined: the held-out part never meets the training patches.
+
+With several images whole images are held out. A single image is cut in two along its longest
+axis (a series or a stack of slices along the series), with a gap between::
+
+    |<------------- training ------------->| gap |<--- validation --->|
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_tiled_unet.errors import ImageError
+from napari_tiled_unet.image import Frame
+from napari_tiled_unet.normalise import Normalisation, Statistics, measure
+from napari_tiled_unet.training.pairs import Pair
+from napari_tiled_unet.training.survey import Box, Survey, blocks, survey
+
+# Frames of more voxels are measured on part of their blocks.
+_MEASURED = 2**25
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A frame, or a box of it, with its labels.
+
+    Attributes
+    ----------
+    image, labels : Frame
+        Read box by box.
+    box : tuple of slice
+        The part that may be used; nothing outside is ever read.
+    survey : Survey
+        What the labels hold there.
+    statistics : Statistics
+        Intensities of the whole frame.
+    """
+
+    image: Frame
+    labels: Frame
+    box: Box
+    survey: Survey
+    statistics: Statistics
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the usable part."""
+        return tuple(s.stop - s.start for s in self.box)
+
+    @property
+    def name(self) -> str:
+        """Name of the image, with the frame's position."""
+        where = f" {self.image.position}" if self.image.position else ""
+        return f"{self.image.image.name}{where}"
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is learned from and what is held out.
+
+    Attributes
+    ----------
+    training, validation : tuple of Ground
+        Never a voxel in common, unless ``caution`` says so.
+    reason : str
+        How it was divided.
+    caution : str or None
+        What makes the scores less than they seem.
+    """
+
+    training: tuple[Ground, ...]
+    validation: tuple[Ground, ...]
+    reason: str
+    caution: str | None = None
+
+
+def survey_pairs(
+    pairs: Sequence[Pair],
+    spatial: str,
+    normalisation: Normalisation,
+    *,
+    sparse: bool,
+    channels: Sequence[int] | None,
+    told: list[str],
+) -> list[list[Ground]]:
+    """Look through all frames; return those of each pair that can teach something.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        Images and labels.
+    spatial : {"yx", "zyx"}
+        Axes of a frame.
+    normalisation : Normalisation
+        What is measured on each frame.
+    sparse : bool
+        Whether 0 means not labelled.
+    channels : sequence of int or None
+        Channels that are used.
+    told : list of str
+        What is left out is added.
+
+    Raises
+    ------
+    ImageError
+        If nothing is left.
+    """
+    grounds, unlabelled, constant = [], [], []
+    for pair in pairs:
+        usable = []
+        for image, labels in pair.frames(spatial):
+            shape = pair.image.frame_shape(spatial)
+            found = survey(labels, shape, sparse=sparse)
+            # A frame of background alone teaches too; that some frame has more is checked after the split.
+            if not found.labelled:
+                unlabelled.append(pair.name)
+                continue
+            statistics = _measured(image, shape, normalisation, channels)
+            if not any(statistics.scale):
+                constant.append(pair.name)
+                continue
+            usable.append(Ground(image, labels, tuple(slice(0, n) for n in shape), found, statistics))
+        if usable:
+            grounds.append(usable)
+    if constant:
+        told.append(f"{len(constant)} constant frames are left out: {', '.join(sorted(set(constant))[:5])}")
+    if unlabelled and len(set(unlabelled)) < len(pairs):
+        told.append(f"{len(unlabelled)} frames without labels are left out")
+    if not grounds:
+        if constant:
+            raise ImageError(f"every labelled frame is constant ({constant[0]!r}); check that it is the right channel")
+        raise ImageError(
+            "no voxel is labelled: every label is 0, which is not labelled when sparse; paint background as 1 and "
+            "objects or classes from 2"
+        )
+    return grounds
+
+
+def _measured(
+    frame: Frame, shape: tuple[int, ...], normalisation: Normalisation, channels: Sequence[int] | None
+) -> Statistics:
+    """Measure a frame as :func:`measure` does, a large one on evenly spaced blocks."""
+    if int(np.prod(shape)) <= _MEASURED:
+        return measure(frame.read(channels), normalisation)[0]
+    boxes = list(blocks(shape))
+    chosen = boxes[:: max(1, len(boxes) // 8)]
+    data: npt.NDArray[np.generic] = np.concatenate(
+        [(part := frame.read(channels, box)).reshape(len(part), -1) for box in chosen], axis=1
+    )
+    return measure(data, normalisation)[0]
+
+
+def split(grounds: Sequence[Sequence[Ground]], share: float, gap: Sequence[int], seed: int) -> Split:
+    """Hold out a share of the images, or of a single image.
+
+    Parameters
+    ----------
+    grounds : sequence of sequence of Ground
+        The frames of each image.
+    share : float
+        Part that is held out.
+    gap : sequence of int
+        Voxels per axis between the parts of a single image.
+    seed : int
+        Draws the images that are held out.
+    """
+    if len(grounds) > 1:
+        order = np.random.default_rng(seed).permutation(len(grounds)).tolist()
+        with_objects = [i for i in order if any(g.survey.objects for g in grounds[i])]
+        count = min(len(grounds) - 1, max(1, round(share * len(grounds))))
+        # An image without anything to find says little, so it is held out last.
+        held = sorted((with_objects + [i for i in order if i not in with_objects])[:count])
+        if len(with_objects) == 1 and with_objects[0] in held:
+            held = [i for i in order if i not in with_objects][:count]
+        names = ", ".join(grounds[i][0].image.image.name for i in held[:5])
+        return Split(
+            tuple(g for i, frames in enumerate(grounds) if i not in held for g in frames),
+            tuple(g for i in held for g in grounds[i]),
+            f"{count} of {len(grounds)} images are held out, drawn with the seed: {names}",
+        )
+    frames = list(grounds[0])
+    parts = _cut_series(frames, share) if len(frames) >= 5 else _cut_frame(frames, share, gap)
+    if parts is not None:
+        return parts
+    return Split(
+        tuple(frames),
+        tuple(frames),
+        "the one image is too small, or has too few labels, to hold a part of it out",
+        "training and validation are the same voxels, so the scores say nothing about new images; label a second image",
+    )
+
+
+def _cut_series(frames: list[Ground], share: float) -> Split | None:
+    count = max(1, round(share * len(frames)))
+    gap = 1 if len(frames) < 20 else len(frames) // 20
+    training, validation = frames[: len(frames) - count - gap], frames[len(frames) - count :]
+    if not (_teaches(training) and _teaches(validation)):
+        return None
+    return Split(
+        tuple(training),
+        tuple(validation),
+        f"the last {count} of {len(frames)} frames are held out, with {gap} unused before them",
+    )
+
+
+def _cut_frame(frames: list[Ground], share: float, gap: Sequence[int]) -> Split | None:
+    """Cut where the share of the labelled places lies beyond, along the longest axis that allows it."""
+    ground = max(frames, key=lambda g: len(g.survey.objects))
+    places = np.concatenate([p for v, p in sorted(ground.survey.places.items()) if v > 0] or [np.zeros((0, 2), int)])
+    if len(places) < 4:
+        return None
+    for axis in np.argsort([-n for n in ground.shape], kind="stable").tolist():
+        size = ground.shape[axis]
+        cut = int(np.clip(np.quantile(places[:, axis], 1 - share), size // 2, size - 8))
+        before = cut - int(gap[axis])
+        if before < 8 or size - cut < 8:
+            continue
+        first = _part(ground, axis, 0, before)
+        last = _part(ground, axis, cut, size)
+        if _teaches([first]) and _teaches([last]):
+            others = tuple(g for g in frames if g is not ground)
+            told = (
+                f"voxels from {cut} on along axis {ground.image.spatial[axis]} are held out, after a gap of {gap[axis]}"
+            )
+            return Split((first, *others), (last,), told)
+    return None
+
+
+def _part(ground: Ground, axis: int, start: int, stop: int) -> Ground:
+    box = tuple(slice(start, stop) if a == axis else s for a, s in enumerate(ground.box))
+    return replace(ground, box=box, survey=ground.survey.within(box))
+
+
+def _teaches(grounds: Sequence[Ground]) -> bool:
+    return any(g.survey.objects for g in grounds)
