@@ -37,7 +37,7 @@ def blob_model(
                 module.weight.zero_()
                 if module.bias is not None:
                     module.bias.zero_()
-        for block in (network.encoder.blocks[0], network.decoder.blocks[0]):
+        for block in (network.encoder.blocks[0], network.decoder.blocks["0"]):
             for unit in block.units:
                 unit.conv.weight[(0, 0, *middle)] = 1.0
         slope = torch.tensor([-20.0, 20.0]) if classes else torch.tensor([20.0, 20.0])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from napari_tiled_unet.errors import ModelError
-from napari_tiled_unet.networks.blocks import reflected_indices
+from napari_tiled_unet.networks.resampling import reflected_indices
 from napari_tiled_unet.networks.spec import NetworkSpec
 from napari_tiled_unet.networks.zoo import build_network, network_spec
 
