@@ -40,6 +40,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("field.ome.tif", "plate/a.ome.tif", "plate/b.ome.tif"):
         write_labels(tmp_path / name, sample, "yx", (0.5, 0.5))
     write_labels(tmp_path / "stack.ome.tif", np.stack([sample] * 3), "zyx", (2.0, 0.5, 0.5))
+    (tmp_path / "recipe.yaml").write_text("recipe: 1\nmodel: nuclei\nmin_size: 30\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

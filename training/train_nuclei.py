@@ -30,6 +30,7 @@ from monai.transforms import (
     Compose,
     Rand2DElasticd,
     RandAdjustContrastd,
+    RandBiasFieldd,
     RandFlipd,
     RandGaussianNoised,
     RandGaussianSmoothd,
@@ -77,7 +78,7 @@ def read_split(folder: Path, split: str, kinds: tuple[str, ...]) -> list[Sample]
 
 
 def augmentation() -> Compose:
-    """Return flips, rotations, scale, elastic, gamma, intensity, blur and noise (MONAI)."""
+    """Return flips, rotations, scale, elastic, gamma, illumination, blur, noise and intensity (MONAI)."""
     both, image = ("image", "labels"), ("image",)
     return Compose(
         [
@@ -97,7 +98,8 @@ def augmentation() -> Compose:
             ),
             RandAdjustContrastd(image, prob=0.5, gamma=(0.5, 2.0)),
             RandGaussianSmoothd(image, prob=0.25, sigma_x=(0.3, 1.5), sigma_y=(0.3, 1.5)),
-            RandGaussianNoised(image, prob=0.3, std=0.08),
+            RandBiasFieldd(image, degree=2, coeff_range=(-0.4, 0.4), prob=0.25),
+            RandGaussianNoised(image, prob=0.4, std=0.15),
             RandScaleIntensityd(image, prob=0.5, factors=0.4),
             RandShiftIntensityd(image, prob=0.3, offsets=0.1),
         ]
@@ -280,7 +282,7 @@ def train_step(state: State, batch: list[torch.Tensor], target: Objects, rate: f
     state.optimiser.step()
     state.averaged.update_parameters(state.network)
     state.step += 1
-    return float(loss)
+    return loss.item()
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -328,7 +330,9 @@ def train(arguments: argparse.Namespace) -> None:
             losses = []
             if scores["mean"] > state.best:
                 state.best = scores["mean"]
-                save_model(model_of(averaged, target, arguments, scores, state.step), model_file, overwrite=True, half=True)
+                save_model(
+                    model_of(averaged, target, arguments, scores, state.step), model_file, overwrite=True, half=True
+                )
             state.save(checkpoint)
             if last:
                 break

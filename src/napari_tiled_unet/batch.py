@@ -170,4 +170,12 @@ class _Batch:
             axes = f"c{done.axes}"
             write_maps(maps_path(labels), done.maps, axes, names, *size, description=provenance, overwrite=True)
         # Last, so that labels that exist mean that all of the image is done.
-        write_labels(labels, done.labels, done.axes, *size, description=provenance, overwrite=self.overwrite)
+        write_labels(
+            labels,
+            done.labels,
+            done.axes,
+            *size,
+            offset=done.offset,
+            description=provenance,
+            overwrite=self.overwrite,
+        )

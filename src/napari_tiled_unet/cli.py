@@ -62,6 +62,41 @@ def segment(
     return run_batch(paths, options, out=out, save_maps=save_maps, overwrite=overwrite, as_json=json)
 
 
+@app.command(name="run")
+def run_recipe(
+    recipe: Path,
+    paths: list[Path],
+    /,
+    *,
+    out: Path | None = None,
+    save_maps: bool = False,
+    overwrite: bool = False,
+    json: bool = False,
+) -> int:
+    """Turn images into label images as a recipe says, for example one saved in napari.
+
+    Parameters
+    ----------
+    recipe
+        recipe file (YAML)
+    paths
+        image files, or folders of them
+    out
+        folder for the results, or a file name ending in .ome.tif for a single image; default: beside each image
+    save_maps
+        write the network's maps too, as float32 OME-TIFF
+    overwrite
+        replace results that exist; otherwise their images are skipped
+    json
+        print one JSON document for machines instead of the table
+    """
+    from napari_tiled_unet.batch import run_batch
+    from napari_tiled_unet.recipe import read_recipe
+
+    options = read_recipe(recipe)
+    return run_batch(paths, options, out=out, save_maps=save_maps, overwrite=overwrite, as_json=json)
+
+
 @app.command
 def models(name: str | None = None, /, *, json: bool = False) -> int:
     """List the models, or show the card of one.

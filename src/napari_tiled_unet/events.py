@@ -80,16 +80,27 @@ class TileDone(Event):
         Index of the tile in its frame, counted from 0.
     tile : Tile
         Where it lies, on the grid of the network.
+    position : tuple of int
+        Index of the frame along the leading axes of the labels (empty for one frame).
+    maps : numpy.ndarray or None
+        ``(k, *shape of tile.crop)`` float32, what the tile adds to the maps, if ``live`` was
+        asked for; the listener's own. Under ``blend="gaussian"`` the maps of the frame will be
+        close to it, not the same.
     """
 
     frame: int
     index: int
     tile: Tile
+    position: tuple[int, ...] = ()
+    maps: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
 class FrameDone(Event):
     """One frame has its labels.
+
+    Where a focus changes the order of frames, numbers of objects are those of
+    ``Finished`` only there: in the end they follow the order of the image.
 
     Attributes
     ----------
@@ -134,6 +145,9 @@ class Finished(Event):
         Voxel size along each spatial axis of ``axes``; None when unknown.
     units : str
         Unit of ``spacing``.
+    offset : tuple of int
+        Where the labels begin in the image, in voxels along each of ``axes``: not 0 where a
+        region was asked for.
     """
 
     labels: npt.NDArray[Any]
@@ -144,3 +158,4 @@ class Finished(Event):
     maps: npt.NDArray[np.float32] | None = None
     spacing: tuple[float, ...] | None = None
     units: str = "pixel"
+    offset: tuple[int, ...] = ()

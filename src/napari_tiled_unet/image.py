@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.errors import FileError, ImageError, TiledUnetError
+from napari_tiled_unet.region import Region
 
 AXES = "tczyx"
 """Every axis there is, in the order in which labels are given back."""
@@ -141,6 +142,19 @@ class Image:
             values *= len(self.spatial_axes)
         return replace(self, spacing=values, units=units)
 
+    def part(self, region: Region) -> Image:
+        """Return a part of the image, lazily: nothing is read and nothing is copied.
+
+        Raises
+        ------
+        ImageError
+            If the region does not lie in the image.
+        """
+        slices = region.slices(self.axes, self.shape, self.name)
+        # zarr and the like would read at once.
+        data = self.data[slices] if isinstance(self.data, np.ndarray) else _Part(self.data, slices)
+        return replace(self, data=data)
+
     def frame_axes(self, spatial: str) -> str:
         """Return the axes over which frames are counted: all but channels and ``spatial``."""
         return "".join(a for a in AXES if a in self.axes and a != "c" and a not in spatial)
@@ -240,6 +254,12 @@ class Frame:
             return data.astype(np.uint8)
         return data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("="))
 
+    def around(self, whole: Image, region: Region) -> Frame:
+        """Return the frame of a whole image that this one, of its part ``region``, was cut from."""
+        first = region.offset(whole.frame_axes(self.spatial))
+        position = tuple(p + o for p, o in zip(self.position, first, strict=True))
+        return Frame(whole, self.spatial, self.index, position)
+
     def _read(self, channels: slice | list[int]) -> npt.NDArray[Any]:
         image = self.image
         counted = image.frame_axes(self.spatial)
@@ -336,6 +356,30 @@ def luminance(image: Image) -> Image:
         raise ImageError(f"{image.name!r} has {image.n_channels} channels, RGB has 3 or 4; choose one with channel")
     channel_axis = image.axes.index("c")
     return replace(image, data=_Luminance(image.data, channel_axis), axes=image.axes.replace("c", ""), is_rgb=False)
+
+
+class _Part:
+    """A lazy array: a box of another one, which is sliced only where this one is."""
+
+    def __init__(self, data: Any, box: tuple[slice, ...]) -> None:
+        self._data, self._box = data, box
+        self.dtype = data.dtype
+        self.shape = tuple(side.stop - side.start for side in box)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        keys = key if isinstance(key, tuple) else (key,)
+        keys += (slice(None),) * (len(self.shape) - len(keys))
+        return np.asarray(self._data[tuple(_shifted(k, side) for k, side in zip(keys, self._box, strict=True))])
+
+
+def _shifted(key: Any, side: slice) -> Any:
+    """Return an index of a part's axis as an index of the whole axis."""
+    size = side.stop - side.start
+    if isinstance(key, slice):
+        start, stop, step = key.indices(size)
+        return slice(side.start + start, side.start + max(start, stop), step)
+    numbers = [range(size)[int(k)] + side.start for k in np.atleast_1d(key)]
+    return numbers if np.ndim(key) else numbers[0]
 
 
 class _Luminance:

@@ -5,7 +5,7 @@ What does not suit is refused here, before any work.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,9 @@ def match_image(image: Any, model: Model, options: SegmentOptions) -> tuple[Imag
     else:
         source = image_from_array(image, axes=options.axes)
     notices = [Notice(note) for note in source.notes]
-    if options.spacing is not None:
+    if options.spacing == "none":
+        source = replace(source, spacing=None)
+    elif options.spacing is not None:
         source = source.with_spacing(options.spacing, model.spec.units)
     missing = set(model.spec.axes) - set(source.axes)
     if missing:
@@ -98,7 +100,7 @@ def match_scale(source: Image, model: Model, options: SegmentOptions) -> tuple[t
         return (spec.object_size / options.object_size,) * len(spec.axes), None
     spacing = source.spacing_of(spec.axes)
     if spec.spacing is None or spacing is None:
-        if options.spacing is not None and spec.spacing is None:
+        if isinstance(options.spacing, tuple) and spec.spacing is None:
             return same, Notice(
                 f"model {spec.name!r} was trained on images of unknown voxel size: spacing is written to the result, "
                 "nothing is rescaled; object_size rescales"

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.region import Region
 
 BlendMode = Literal["crop", "gaussian"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -45,10 +46,18 @@ class SegmentOptions(BaseModel):
         int | None,
         Field(ge=0, description="channel to segment, counted from 0, when the image has more than the model"),
     ] = None
-    spacing: Annotated[
-        tuple[float, ...] | None,
+    region: Annotated[
+        str | None,
         Field(
-            description="physical size of a voxel per spatial axis of the image, in the unit of the model (micrometre)"
+            description="part of the image to segment, start:stop in voxels per axis, such as t=3,y=100:400,x=50:600; "
+            "default: all of it"
+        ),
+    ] = None
+    spacing: Annotated[
+        tuple[float, ...] | Literal["none"] | None,
+        Field(
+            description="physical size of a voxel per spatial axis of the image, in the unit of the model "
+            "(micrometre); none ignores the image's own"
         ),
     ] = None
     object_size: Annotated[
@@ -172,9 +181,19 @@ class SegmentOptions(BaseModel):
             )
         return value
 
+    @field_validator("region")
+    @classmethod
+    def _canonical_region(cls, value: str | None) -> str | None:
+        try:
+            return Region.parse(value).text if value is not None else None
+        except OptionsError as error:
+            raise ValueError(str(error)) from None
+
     @field_validator("spacing")
     @classmethod
-    def _positive_spacing(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    def _positive_spacing(cls, value: tuple[float, ...] | str | None) -> tuple[float, ...] | str | None:
+        if isinstance(value, str):
+            return value
         if value is not None and not all(math.isfinite(v) and v > 0 for v in value):
             raise ValueError("spacing must be finite and positive on every axis, for example 0.5 or (2.0, 0.5, 0.5)")
         if value is not None and len(value) not in (1, 2, 3):

@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,11 @@ from napari_tiled_unet.normalise import Normalisation, Statistics, measure
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
 from napari_tiled_unet.planning import bytes_per_voxel, choose_tiles
 from napari_tiled_unet.predict import iter_predict
+from napari_tiled_unet.region import Region
 from napari_tiled_unet.runtime import GIB, Runner, choose_device, choose_precision, free_memory, memory_budget
 
 if TYPE_CHECKING:
+    from napari_tiled_unet.focus import Focus
     from napari_tiled_unet.image import Frame, Image
     from napari_tiled_unet.tiling import TilePlan
 
@@ -53,7 +56,7 @@ def segment(
     options : SegmentOptions, optional
         How to segment; the keywords below replace single values of it.
     **keywords
-        Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``spacing``,
+        Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``region``, ``spacing``,
         ``object_size``, ``tile``, ``overlap``, ``blend``, ``device``, ``precision``,
         ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
         ``min_size``, ``fill_holes``, ``link_slices``.
@@ -62,7 +65,7 @@ def segment(
     -------
     numpy.ndarray
         Labels, unsigned integer of the smallest sufficient type, on the image's grid, with the image's
-        axes less the channel axis. 0 is background.
+        axes less the channel axis. 0 is background. Under ``region`` they are those of that part.
 
     Raises
     ------
@@ -108,6 +111,8 @@ def iter_segment(
     *,
     options: SegmentOptions | None = None,
     keep_maps: bool = False,
+    live: bool = False,
+    focus: Focus | None = None,
     **keywords: Any,
 ) -> Generator[Event, None, None]:
     """Segment an image, event by event; closing the generator cancels and frees everything.
@@ -118,6 +123,10 @@ def iter_segment(
         As for :func:`segment`.
     keep_maps : bool
         Whether the events carry the maps (float32, ``k`` times the voxels of the image).
+    live : bool
+        Whether ``TileDone`` carries what the tile adds to the maps.
+    focus : Focus, optional
+        What is computed first; may be moved during the run. The labels do not depend on it.
 
     Yields
     ------
@@ -135,7 +144,18 @@ def iter_segment(
     options = _options(options, model, keywords)
     loaded = model if isinstance(model, Model) else load_model(options.model)
     source, notices = match_image(image, loaded, options)
-    return _run(source, loaded, options, notices, keep_maps, started)
+    if options.region:
+        source.part(Region.parse(options.region))
+    return _run(source, loaded, options, notices, _Wishes(keep_maps, live, focus), started)
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What the caller wants beside the labels, and first."""
+
+    keep_maps: bool = False
+    live: bool = False
+    focus: Focus | None = None
 
 
 def _options(options: SegmentOptions | None, model: Any, keywords: dict[str, Any]) -> SegmentOptions:
@@ -147,11 +167,13 @@ def _options(options: SegmentOptions | None, model: Any, keywords: dict[str, Any
 
 
 def _run(
-    source: Image, model: Model, options: SegmentOptions, notices: list[Notice], keep_maps: bool, started: float
+    source: Image, model: Model, options: SegmentOptions, notices: list[Notice], wishes: _Wishes, started: float
 ) -> Generator[Event, None, None]:
     """Yield the events of a run whose input was checked."""
     yield from notices
     spec = model.spec
+    region = Region.parse(options.region) if options.region else Region()
+    whole, source = source, source.part(region)
     channels = match_channels(source, model, options)
     scale, ignored = match_scale(source, model, options)
     if ignored:
@@ -178,24 +200,35 @@ def _run(
         yield Notice(caution, caution=True)
     precision = str(dtype).removeprefix("torch.")
     shape, axes = source.label_shape(spec.axes), source.label_axes(spec.axes)
-    _check_results_fit(shape, len(spec.target.channels) if keep_maps else 0)
+    _check_results_fit(shape, len(spec.target.channels) if wishes.keep_maps else 0)
     yield Planned(len(frames), len(frames) * len(plan), shape, axes, plan, str(device), precision)
 
     runner = Runner(model.network, spec.target.activate, device, dtype)
     labels = np.zeros(shape, np.uint32)
-    maps = np.zeros((len(spec.target.channels), *shape), np.float32) if keep_maps else None
-    numbered = 0
-    for frame in frames:
-        frame_labels, frame_maps = yield from _run_frame(frame, model, options, runner, plan, grid, channels)
+    maps = np.zeros((len(spec.target.channels), *shape), np.float32) if wishes.keep_maps else None
+    counts = [0] * len(frames)
+    starts = [0] * len(frames)
+    waiting = list(frames)
+    cut = source.frame_shape(spec.axes) != whole.frame_shape(spec.axes)
+    while waiting:
+        frame = waiting.pop(_next_frame(waiting, wishes.focus))
+        # Measured on the whole frame, so that a part looks to the network as it does in the whole.
+        measured = frame.around(whole, region) if cut else frame
+        frame_labels, frame_maps = yield from _run_frame(
+            frame, measured, model, options, runner, plan, grid, channels, wishes
+        )
         count = int(frame_labels.max(initial=0))
         if spec.target.kind == "objects":
             # One number is one object in the whole image, also over frames.
-            frame_labels = np.where(frame_labels > 0, frame_labels.astype(np.uint32) + np.uint32(numbered), 0)
-            numbered += count
+            starts[frame.index], counts[frame.index] = sum(counts), count
+            frame_labels = _shifted(frame_labels, starts[frame.index])
         labels[frame.position] = frame_labels
         if maps is not None:
             maps.reshape(len(maps), len(frames), *spatial)[:, frame.index] = frame_maps
-        yield FrameDone(frame.index, frame.position, labels[frame.position], count, frame_maps if keep_maps else None)
+        yield FrameDone(
+            frame.index, frame.position, labels[frame.position], count, frame_maps if wishes.keep_maps else None
+        )
+    _number_in_order(labels, frames, starts, counts)
     if options.link_slices:
         _link(labels, axes)
     labels = labels.astype(smallest_label_dtype(int(labels.max(initial=0))), copy=False)
@@ -209,24 +242,27 @@ def _run(
         maps,
         source.spacing_of("".join(a for a in axes if a in "zyx")),
         source.units,
+        region.offset(axes),
     )
 
 
 def _run_frame(
     frame: Frame,
+    measured: Frame,
     model: Model,
     options: SegmentOptions,
     runner: Runner,
     plan: TilePlan,
     grid: Grid,
     channels: tuple[int, ...] | None,
+    wishes: _Wishes,
 ) -> Generator[Event, None, tuple[npt.NDArray[Any], npt.NDArray[np.float32]]]:
     spec = model.spec
     data = frame.read(channels)
     normalisation = spec.normalisation
     if options.normalisation is not None:
         normalisation = Normalisation(options.normalisation)
-    statistics, cautions = measure(data, normalisation)
+    statistics, cautions = measure(data if measured is frame else measured.read(channels), normalisation)
     where = f" (frame {frame.position})" if frame.position else ""
     for message in cautions:
         yield Notice(message + where, caution=True)
@@ -242,9 +278,33 @@ def _run_frame(
         n_maps=len(spec.target.channels),
         blend=options.blend,
         index=frame.index,
+        position=frame.position,
+        live=wishes.live,
+        focus=wishes.focus,
+        scale=tuple(n / i for n, i in zip(grid.network, grid.image, strict=True)),
     )
     maps = grid.to_image(maps)
     return spec.target.decode(maps, options), maps
+
+
+def _next_frame(waiting: list[Frame], focus: Focus | None) -> int:
+    """Return the place of the frame that comes next."""
+    return 0 if focus is None else focus.nearest_frame([f.position for f in waiting], len(waiting[0].spatial))
+
+
+def _shifted(labels: npt.NDArray[Any], by: int) -> npt.NDArray[np.uint32]:
+    """Return labels with a number added to those above 0."""
+    return np.where(labels > 0, labels.astype(np.uint32) + np.uint32(by), np.uint32(0))
+
+
+def _number_in_order(labels: npt.NDArray[np.uint32], frames: list[Frame], starts: list[int], counts: list[int]) -> None:
+    """Make numbers follow the order of the frames, in place, whatever order they were computed in."""
+    before = 0
+    for frame, start, count in zip(frames, starts, counts, strict=True):
+        if start != before and count:
+            # Modulo 2**32, so that a number may also fall.
+            labels[frame.position] = _shifted(labels[frame.position], (before - start) % 2**32)
+        before += count
 
 
 def _check_results_fit(shape: tuple[int, ...], n_maps: int) -> None:

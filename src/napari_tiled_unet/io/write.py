@@ -42,6 +42,7 @@ def write_labels(
     spacing: Sequence[float] | None = None,
     units: str = "micrometer",
     *,
+    offset: Sequence[int] = (),
     description: dict[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -60,6 +61,9 @@ def write_labels(
         Voxel size per spatial axis of ``axes``.
     units : str
         Unit of ``spacing``: any length, which is written as micrometres, or ``pixel`` for none.
+    offset : sequence of int, optional
+        First voxel in the image along each of ``axes``, where the labels are of a part of it. With a
+        spacing it is written as OME's position of every plane.
     description : dict, optional
         Provenance; stored as JSON in the image's description, see :func:`read_description`.
     overwrite : bool
@@ -78,7 +82,8 @@ def write_labels(
     if lowest < 0:
         raise ImageError(f"the lowest label is {lowest}, labels count from 0 (background); renumber them")
     dtype = smallest_label_dtype(int(labels.max(initial=0)))
-    _write_ome(Path(path), labels.astype(dtype, copy=False), axes, spacing, units, description, overwrite, {})
+    more = _positions(axes, labels.shape, offset, spacing, units)
+    _write_ome(Path(path), labels.astype(dtype, copy=False), axes, spacing, units, description, overwrite, more)
 
 
 def write_maps(
@@ -177,6 +182,26 @@ def _physical_sizes(axes: str, spacing: Sequence[float] | None, units: str) -> d
         sizes[f"PhysicalSize{axis.upper()}"] = float(size) * factor
         sizes[f"PhysicalSize{axis.upper()}Unit"] = "µm"
     return sizes
+
+
+def _positions(
+    axes: str, shape: tuple[int, ...], offset: Sequence[int], spacing: Sequence[float] | None, units: str
+) -> dict[str, Any]:
+    """Return where each plane begins in the image as OME metadata; empty when unknown or at the origin."""
+    factor = micrometres_per(units)
+    if spacing is None or factor is None or not any(offset):
+        return {}
+    size = {a: float(s) * factor for a, s in zip((a for a in axes if a in "zyx"), spacing, strict=True)}
+    first, length = dict(zip(axes, offset, strict=True)), dict(zip(axes, shape, strict=True))
+    leading = [a for a in _FILE_ORDER[:-2] if a in axes]
+    planes = list(np.ndindex(*(length[a] for a in leading)))
+    found: dict[str, Any] = {}
+    for axis, step in size.items():
+        index = leading.index(axis) if axis in leading else None
+        voxels = [first[axis] + (plane[index] if index is not None else 0) for plane in planes]
+        found[f"Position{axis.upper()}"] = [step * voxel for voxel in voxels]
+        found[f"Position{axis.upper()}Unit"] = ["µm"] * len(planes)
+    return {"Plane": found}
 
 
 def write_png(path: str | Path, picture: npt.NDArray[np.uint8], *, overwrite: bool = True) -> None:

@@ -28,6 +28,8 @@ from napari_tiled_unet.errors import ImageError
 from napari_tiled_unet.image import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import napari.layers
 
 METADATA_KEY = "tiled_unet"
@@ -179,7 +181,7 @@ def labels_for_layer(labels: npt.NDArray[Any], given: str, wanted: str) -> npt.N
     return np.expand_dims(ordered, wanted.index("c")) if "c" in wanted else ordered
 
 
-def labels_placement(layer: napari.layers.Image, axes: str) -> dict[str, Any]:
+def labels_placement(layer: napari.layers.Image, axes: str, offset: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Return where the labels of an image layer lie, as arguments of a Labels layer.
 
     Parameters
@@ -188,6 +190,8 @@ def labels_placement(layer: napari.layers.Image, axes: str) -> dict[str, Any]:
         Where it is now.
     axes : str
         Axes of its data.
+    offset : mapping of str to int, optional
+        First voxel of the labels along each axis, where they are of a part of the image.
 
     Returns
     -------
@@ -199,6 +203,8 @@ def labels_placement(layer: napari.layers.Image, axes: str) -> dict[str, Any]:
     scale = np.array(layer.scale, dtype=float)
     translate = np.array(layer.translate, dtype=float)
     rotate, shear = np.asarray(layer.rotate, dtype=float), shear_matrix(layer.shear, layer.ndim)
+    first = np.array([(offset or {}).get(axis, 0) for axis in own], dtype=float)
+    translate += rotate @ shear @ (scale * first)
     wanted = labels_axes(axes, rgb=bool(layer.rgb))
     if "c" in wanted:
         # One voxel stands for all channels: as long as they are together, and at their middle.

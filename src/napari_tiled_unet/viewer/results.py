@@ -53,7 +53,7 @@ def show_labels(layers: LayerList, source: napari.layers.Image, axes: str, finis
 
     wanted = labels_axes(axes, rgb=bool(source.rgb))
     data = labels_for_layer(finished.labels, finished.axes, wanted)
-    placement = labels_placement(source, axes)
+    placement = labels_placement(source, axes, dict(zip(finished.axes, finished.offset, strict=False)))
     earlier = own_result(layers, source)
     if earlier is not None and earlier.ndim != data.ndim:
         # A layer keeps its number of axes for life.

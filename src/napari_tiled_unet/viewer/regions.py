@@ -1,0 +1,155 @@
+"""Which part of a layer: what the viewer shows, or what was drawn, as a region; no Qt.
+
+A box is found by taking its corners from the world into the layer's voxels, through all of
+the layer's transforms. Under a rotation or a shear it is the smallest upright box around
+them: the network works on upright boxes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.region import Region
+from napari_tiled_unet.viewer.layers import full_resolution
+
+if TYPE_CHECKING:
+    import napari.layers
+    from napari.components import ViewerModel
+
+Points = npt.NDArray[np.float64]
+
+WHOLE, VIEW, FRAME, RANGE = "whole layer", "current view", "current frame", "range ..."
+"""What a run can be on, beside the rectangles of a Shapes layer."""
+# A point this close to a voxel's edge lies on it; transforms are not exact.
+_EDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class View:
+    """What the viewer shows.
+
+    Attributes
+    ----------
+    point : tuple of float
+        Where its sliders stand, in the world, along all of its axes.
+    displayed : tuple of int
+        The axes on the screen.
+    corners : numpy.ndarray or None
+        ``(4, n)`` corners of the canvas in the world; None in 3D, where a view is no box.
+    """
+
+    point: tuple[float, ...]
+    displayed: tuple[int, ...]
+    corners: Points | None = None
+
+
+def view_of(viewer: ViewerModel) -> View:
+    """Return what a viewer shows now."""
+    dims, camera = viewer.dims, viewer.camera
+    point = tuple(float(p) for p in dims.point)
+    displayed = tuple(dims.displayed)
+    if dims.ndisplay != 2:
+        return View(point, displayed)
+    half = np.array(viewer.canvas.size, dtype=float) / camera.zoom / 2
+    corners = np.tile(np.array(point), (4, 1))
+    for corner, signs in zip(corners, itertools.product((-1, 1), repeat=2), strict=True):
+        corner[list(displayed)] = np.array(camera.center[-2:]) + half * signs
+    return View(point, displayed, corners)
+
+
+def region_of_view(layer: napari.layers.Image, axes: str, view: View, spatial: str) -> Region:
+    """Return the part of a layer that is on the screen.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        The image.
+    axes : str
+        Axes of its data.
+    view : View
+        What the viewer shows.
+    spatial : str
+        Axes of the model: where they are not on the screen they stay whole, for the network needs them.
+
+    Raises
+    ------
+    OptionsError
+        If nothing of the layer is on the screen.
+    """
+    shown = _shown(layer, view)
+    wanted: dict[str, tuple[float, float]] = {}
+    if view.corners is not None:
+        wanted = {a: box for i, (a, box) in _boxes(layer, axes, view.corners).items() if i in shown}
+    wanted |= _current(layer, axes, view, spatial)
+    return _clipped(layer, axes, wanted, "the view shows nothing of it: bring it into view")
+
+
+def region_of_frame(layer: napari.layers.Image, axes: str, view: View, spatial: str) -> Region:
+    """Return the frame, or plane, at which the sliders stand; as :func:`region_of_view`, without its edges."""
+    return _clipped(layer, axes, _current(layer, axes, view, spatial), "the sliders stand outside of it: move them")
+
+
+def region_of_shapes(layer: napari.layers.Image, axes: str, shapes: napari.layers.Shapes, spatial: str) -> Region:
+    """Return the extent of shapes, of those that are selected or else of all.
+
+    Axes along which they are flat, other than those of the screen, stay whole if they are the model's.
+
+    Raises
+    ------
+    OptionsError
+        If there is no shape, or none lies in the layer.
+    """
+    drawn = [shapes.data[i] for i in sorted(shapes.selected_data)] or list(shapes.data)
+    if not drawn:
+        raise OptionsError(f"layer {shapes.name!r} has no shape: draw a rectangle around what is to be segmented")
+    points = np.array([shapes.data_to_world(vertex) for vertex in np.concatenate(drawn)])
+    known = range(layer.ndim - min(layer.ndim, shapes.ndim), layer.ndim)
+    found = _boxes(layer, axes, points)
+    wanted = {
+        a: (low, high)
+        for i, (a, (low, high)) in found.items()
+        if i in known and (a not in spatial or a in "yx" or high - low > _EDGE)
+    }
+    return _clipped(layer, axes, wanted, f"the shapes of {shapes.name!r} lie outside of it: draw on the image")
+
+
+def _own_axes(layer: napari.layers.Image, axes: str) -> str:
+    return axes.removesuffix("c") if layer.rgb else axes
+
+
+def _shown(layer: napari.layers.Image, view: View) -> set[int]:
+    """Return the axes of the layer that are on the screen; layers are aligned by their last axes."""
+    return {i - (len(view.point) - layer.ndim) for i in view.displayed}
+
+
+def _boxes(layer: napari.layers.Image, axes: str, points: Points) -> dict[int, tuple[str, tuple[float, float]]]:
+    """Return, by axis of the layer, its letter and the least and most of world points along it, in voxels."""
+    voxels = np.array([layer.world_to_data(point) for point in points])
+    letters = enumerate(_own_axes(layer, axes))
+    return {i: (a, (voxels[:, i].min(), voxels[:, i].max())) for i, a in letters if a != "c"}
+
+
+def _current(layer: napari.layers.Image, axes: str, view: View, spatial: str) -> dict[str, tuple[float, float]]:
+    """Return where the sliders stand, along axes that are neither on the screen nor the model's."""
+    shown, found = _shown(layer, view), _boxes(layer, axes, np.array([view.point]))
+    return {a: box for i, (a, box) in found.items() if i not in shown and a not in spatial}
+
+
+def _clipped(layer: Any, axes: str, wanted: dict[str, tuple[float, float]], remedy: str) -> Region:
+    """Return the voxels that a box touches; a voxel reaches half a voxel around its index."""
+    sizes = dict(zip(axes, full_resolution(layer).shape, strict=True))
+    slices = {}
+    for axis, (low, high) in wanted.items():
+        start = max(0, math.floor(low + 0.5 + _EDGE))
+        stop = min(sizes[axis], max(math.ceil(high + 0.5 - _EDGE), math.floor(low + 0.5 + _EDGE) + 1))
+        if stop <= start:
+            raise OptionsError(f"nothing of {layer.name!r} would be segmented, {remedy}")
+        slices[axis] = (start, stop)
+    return Region.of_slices(slices, sizes)
