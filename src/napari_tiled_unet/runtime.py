@@ -175,7 +175,8 @@ def fold_norms(network: torch.nn.Module) -> None:
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     for module in network.modules():
-        conv, norm = getattr(module, "conv", None), getattr(module, "norm", None)
-        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d) and isinstance(conv, nn.Conv2d | nn.Conv3d):
-            module.conv = fuse_conv_bn_eval(conv, norm)
-            module.norm = nn.Identity()
+        for conv_name, norm_name in getattr(module, "folds", (("conv", "norm"),)):
+            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
+            if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d) and isinstance(conv, nn.Conv2d | nn.Conv3d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())

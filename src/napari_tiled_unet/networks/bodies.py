@@ -51,8 +51,6 @@ class Body(nn.Module):
 
     Attributes
     ----------
-    centres : tuple of tuple of float
-        Per level from 1 and axis, where in the image its first voxel is centred.
     whole : str
         What in it looks at the whole image.
     """
@@ -62,11 +60,11 @@ class Body(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.backbone = BACKBONES[spec.encoder]
-        self.levels: list[list[tuple[str, Callable[[Span, int], Span]]]] = []
         self._centres: list[tuple[float, ...]] = []
 
     @property
     def centres(self) -> tuple[tuple[float, ...], ...]:
+        """Per level from 1 and axis, where in the image its first voxel is centred."""
         return tuple(self._centres)
 
     def _centred(self, factors: tuple[PerAxis, ...], offset: Callable[[int, int], float]) -> None:
@@ -224,8 +222,8 @@ class EfficientNetBody(Body):
         self._bn0 = _norm(spec, channels)
         self.act = ACTIVATIONS[spec.activation]()
         self._blocks = nn.Sequential()
-        self.stage_levels: list[int] = []
-        kernels, number, level = [3], 0, 1
+        self.block_levels: list[int] = []
+        kernels, level = [3], 1
         for stage in backbone.stages:
             level += stage.downsamples
             if level > spec.depth:
@@ -233,31 +231,25 @@ class EfficientNetBody(Body):
             if stage.downsamples:
                 kernels.append(stage.kernel)
             outputs = scaled_channels(backbone, stage.channels, spec.width)
-            stack = nn.Sequential()
             for k in range(scaled_blocks(backbone, stage.blocks)):
                 factor = self.factors[level - 1] if k == 0 and stage.downsamples else one
-                stack.add_module(
-                    str(number), MBConvBlock(spec, channels if k == 0 else outputs, outputs, stage, factor)
-                )
-                number += 1
-            self._blocks.append(stack)
-            self.stage_levels.append(level)
+                self._blocks.append(MBConvBlock(spec, channels if k == 0 else outputs, outputs, stage, factor))
+                self.block_levels.append(level)
             channels = outputs
         self._centred(self.factors, lambda level, f: (kernels[level] - 1) / 2 - _before(kernels[level], f))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.act(self._bn0(self._conv_stem(_padded(x, 3, self.factors[0]))))
         features: dict[int, Tensor] = {1: x}
-        for stack, level in zip(self._blocks, self.stage_levels, strict=True):
-            x = stack(x)
+        for block, level in zip(self._blocks, self.block_levels, strict=True):
+            x = block(x)
             features[level] = x
         return list(features.values())
 
     def sources(self, level: int, span: Span, axis: int) -> Span:
-        for stack, its in reversed(list(zip(self._blocks, self.stage_levels, strict=True))):
+        for block, its in reversed(list(zip(self._blocks, self.block_levels, strict=True))):
             if its <= level:
-                for block in reversed(stack):  # type: ignore[arg-type]
-                    span = block.sources(span, axis)
+                span = block.sources(span, axis)  # type: ignore[operator]
         return _window(span, 3, self.factors[0][axis], _before(3, self.factors[0][axis]))
 
 

@@ -142,7 +142,7 @@ class Decoder(nn.Module):
             SOURCE") and what gates weigh ("gate NAME").
         """
         values: dict[Source, Tensor] = dict(enumerate(features))
-        needed = list(self._needed(outputs))
+        needed = list(self.needed(outputs))
         last_use = {source: node.name for node in needed for source in _read(node)}
         for node in needed:
             values[node.name] = x = self._join(node, values, seen)
@@ -155,7 +155,13 @@ class Decoder(nn.Module):
         return [values[name] for name in outputs]
 
     def _join(self, node: Node, values: dict[Source, Tensor], seen: dict[str, Tensor] | None) -> Tensor:
-        brought = [values[w.source] if w.path is None else w.path(values[w.source]) for w in node.wires]
+        if node.join == "add" and seen is None:
+            # One after the other, so that they are not all held at once.
+            x = self._brought(node.wires[0], values)
+            for wire in node.wires[1:]:
+                x = x + self._brought(wire, values)
+            return x if node.block is None else node.block(x)  # type: ignore[no-any-return]
+        brought = [self._brought(wire, values) for wire in node.wires]
         for i, wire in enumerate(node.wires):
             if wire.gate is not None:
                 weights = wire.gate(brought[i], brought[-1] if wire.steered_by == "up" else values[wire.steered_by])
@@ -173,7 +179,13 @@ class Decoder(nn.Module):
         del brought
         return x if node.block is None else node.block(x)  # type: ignore[no-any-return]
 
-    def _needed(self, outputs: Sequence[str]) -> Iterator[Node]:
+    @staticmethod
+    def _brought(wire: Wire, values: dict[Source, Tensor]) -> Tensor:
+        x = values[wire.source]
+        return x if wire.path is None else wire.path(x)  # type: ignore[no-any-return]
+
+    def needed(self, outputs: Sequence[str]) -> Iterator[Node]:
+        """Yield the nodes that some outputs are made of, in their order."""
         wanted: set[Source] = set(outputs)
         for node in reversed(self.nodes.values()):
             if node.name in wanted:

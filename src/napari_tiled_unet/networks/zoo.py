@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -222,11 +223,22 @@ class Network(nn.Module):
         """Whether an output depends on nothing outside the receptive field (at inference)."""
         return not self.looks_at_whole
 
+    @cached_property
+    def peak_values(self) -> float:
+        """Numbers per voxel that inference holds at once, counted on a run without numbers."""
+        from napari_tiled_unet.networks.footprint import peak_values_per_voxel
+
+        return peak_values_per_voxel(self)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the size of ``x``."""
-        features = self.encoder(self._padded(x))
+        features = self.features(x)
         y = self.head(self.decoder(features))
         return self._finished(y, features, x)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the features of the encoder, finest first, of ``x`` padded to the stride."""
+        return self.encoder(self._padded(x))  # type: ignore[no-any-return]
 
     def training_outputs(self, x: Tensor) -> list[Tensor]:
         """Return the logits and those of the side outputs, all of the size of ``x``.
@@ -234,7 +246,7 @@ class Network(nn.Module):
         The first are those of :meth:`forward`; a network without deep supervision has no
         others. Coarser side outputs are interpolated, so that one target serves all.
         """
-        features = self.encoder(self._padded(x))
+        features = self.features(x)
         size = features[0].shape[2:]
         names = self.decoder.outputs[: 1 + len(self.side_heads)]
         outputs = []
