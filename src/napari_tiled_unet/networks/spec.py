@@ -95,6 +95,7 @@ class NetworkSpec(BaseModel):
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:
+        self._encoder_agrees()
         for name, rows, count in (
             ("kernels", self.kernels, self.depth + 1),
             ("downsampling", self.downsampling, self.depth),
@@ -108,7 +109,6 @@ class NetworkSpec(BaseModel):
             raise ValueError(
                 f"channels must have {self.depth + 1} numbers of at least 1 for depth {self.depth}, got {self.channels}"
             )
-        self._encoder_agrees()
         if any(k < 1 or k % 2 == 0 for row in self.kernels for k in row):
             raise ValueError(f"kernels must be odd so that the output keeps its place, got {self.kernels}")
         if any(f not in (1, 2, 3, 4) for row in self.downsampling for f in row):
