@@ -151,7 +151,7 @@ def _wire(network: Network, node: Node, wire: Wire, boxes: dict[Source, _Box]) -
         x, y = end.x - 20, end.middle[1]
         drawn.append(
             f'<g class="gate"><circle cx="{x:.1f}" cy="{y}" r="9" fill="white" stroke="{_COLOURS["gate"]}" '
-            f'stroke-width="1.6"/><text x="{x:.1f}" y="{y + 4}" text-anchor="middle" fill="{_COLOURS["gate"]}">×</text></g>'  # noqa: RUF001
+            f'stroke-width="1.6"/><text x="{x:.1f}" y="{y + 4}" text-anchor="middle" fill="{_COLOURS["gate"]}">&#215;</text></g>'
         )
     elif kind == "skip" and node.join == "add":
         drawn.append(

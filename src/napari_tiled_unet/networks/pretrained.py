@@ -154,7 +154,7 @@ def _renamed(found: dict[str, Tensor], encoder: str) -> dict[str, Tensor]:
 
 
 def _move_biases(found: dict[str, Tensor], taken: dict[str, Tensor]) -> None:
-    """A bias before a batch norm moves its mean."""
+    """Let biases before a batch norm move its mean."""
     for name, bias in found.items():
         mean = name.replace("downsample.0.bias", "downsample.1.running_mean")
         if mean != name and mean in taken:
