@@ -129,11 +129,9 @@ def _known(table: Path) -> set[str]:
 def _append(table: Path, cell: Cell, found: dict[str, float], parameters: int, work: float, seconds: float) -> None:
     """Add the rows of a cell in one write, so that a cell is in the table whole or not at all."""
     fresh = not table.exists()
-    rows = [
-        (cell.question, cell.variant, cell.data, cell.seed, cell.fold, cell.images, cell.steps, metric, f"{value:.5g}")
-        + (parameters, f"{work:.4g}", f"{seconds:.0f}", _commit(), cell.key)
-        for metric, value in found.items()
-    ]
+    about = (cell.question, cell.variant, cell.data, cell.seed, cell.fold, cell.images, cell.steps)
+    cost = (parameters, f"{work:.4g}", f"{seconds:.0f}", _commit(), cell.key)
+    rows = [(*about, metric, f"{value:.5g}", *cost) for metric, value in found.items()]
     with table.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([COLUMNS, *rows] if fresh else rows)

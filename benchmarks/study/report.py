@@ -39,18 +39,15 @@ def write_page(page: Path, table: Path, maps: Path, wanted: Sequence[Cell]) -> N
         "",
         f"```\n{COMMAND}\n```",
         "",
-        "which goes on where it stopped; repeat it until nothing is left. Numbers are the mean over runs, with the standard",
-        "deviation and the number of runs in brackets. A run is a seed, or a seed and a fold. Half-pixel shifts are not",
-        "studied but excluded: `tests/networks/test_contract.py` measures the shift of every row, which is 0.",
+        "which goes on where it stopped; repeat it until nothing is left. Numbers are the mean over runs, with the",
+        "standard deviation, and the number of runs in brackets. A run is a seed, or a seed and a fold. Half-pixel",
+        "shifts are not studied but excluded: `tests/networks/test_contract.py` measures the shift of every row: it is 0.",
         "",
     ]
     hours = sum({row["cell"]: float(row["seconds"]) for row in rows}.values()) / 3600
-    commits = sorted({row["commit"] for row in rows})
     left = sum(cell.key not in done for cell in wanted)
-    lines += [
-        f"Trained so far: {hours:.1f} h, at commit {', '.join(commits)}; {left} of {len(wanted)} trainings are left.",
-        "",
-    ]
+    commits = ", ".join(sorted({row["commit"] for row in rows}))
+    lines += [f"Trained so far: {hours:.1f} h, at {commits}; {left} of {len(wanted)} trainings are left.", ""]
     empty = []
     for question, asked in ASKED.items():
         mine = [row for row in rows if row["question"] == question]
@@ -99,7 +96,7 @@ def _tables(rows: Sequence[dict[str, str]]) -> list[str]:
 def _told(values: Sequence[float]) -> str:
     if not values:
         return ""
-    spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""  # noqa: RUF001
+    spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{spread} ({len(values)})"
 
 
@@ -138,14 +135,17 @@ def _dots(values: _Value, data: str) -> str:
 
             panels.append(f'<text x="180" y="{y + 4:.0f}" text-anchor="end">{escape(variant)}</text>')
             panels.append(f'<path d="M190 {y:.0f}H570" stroke="#e5e7eb"/>')
-            panels += [f'<circle cx="{at(v):.1f}" cy="{y:.0f}" r="4" fill="#2f7d4f" fill-opacity="0.6"/>' for v in runs]
+            dot = f'cy="{y:.0f}" r="4" fill="#2f7d4f" fill-opacity="0.6"/>'
+            panels += [f'<circle cx="{at(v):.1f}" {dot}' for v in runs]
             mean = float(np.mean(runs))
             panels.append(f'<path d="M{at(mean):.1f} {y - 7:.0f}v14" stroke="#1f2937" stroke-width="2"/>')
             panels.append(f'<text x="580" y="{y + 4:.0f}">{mean:.3f}</text>')
         y += 34
+    size = f'viewBox="0 0 {width} {y:.0f}" width="{width}" height="{y:.0f}"'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y:.0f}" width="{width}" height="{y:.0f}" '
-        f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>{"".join(panels)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} '
+        'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>'
+        f"{''.join(panels)}</svg>"
     )
 
 

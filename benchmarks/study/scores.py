@@ -71,7 +71,7 @@ def _sizes(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def _membranes(inside: Iterable[npt.NDArray[np.float32]], truth: list[npt.NDArray[Any]]) -> dict[str, float]:
-    """Return foreground-restricted Rand and information scores at the best of a few thresholds, as the challenge did."""
+    """Return foreground-restricted Rand and information scores, each at its best threshold as in the challenge."""
     from skimage.measure import label
     from skimage.metrics import adapted_rand_error, variation_of_information
 

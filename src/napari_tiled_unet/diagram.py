@@ -64,9 +64,7 @@ def diagram_svg(network: Network) -> str:
     for node in nodes:
         place = node.level + 2 * node.column if nested else 2 * depth - node.level + 2 * (node.column - 1)
         boxes[node.name] = _box(place * _INDENT + pushed, node.level, node.channels)
-    lines: list[str] = []
-    for level in range(depth):
-        lines.append(_line(boxes[level], boxes[level + 1], "down"))
+    lines = [_line(boxes[level], boxes[level + 1], "down") for level in range(depth)]
     for node in nodes:
         for wire in node.wires:
             lines += _wire(network, node, wire, boxes)
@@ -148,10 +146,10 @@ def _wire(network: Network, node: Node, wire: Wire, boxes: dict[Source, _Box]) -
     between = sum(box.y == start.y and start.x < box.x < end.x for box in boxes.values())
     drawn = [_line(start, end, kind, bend=26.0 + 14 * between if kind == "skip" and between else 0.0)]
     if wire.gate is not None:
-        x, y = end.x - 20, end.middle[1]
+        x, y, colour = end.x - 20, end.middle[1], _COLOURS["gate"]
         drawn.append(
-            f'<g class="gate"><circle cx="{x:.1f}" cy="{y}" r="9" fill="white" stroke="{_COLOURS["gate"]}" '
-            f'stroke-width="1.6"/><text x="{x:.1f}" y="{y + 4}" text-anchor="middle" fill="{_COLOURS["gate"]}">&#215;</text></g>'
+            f'<g class="gate"><circle cx="{x:.1f}" cy="{y}" r="9" fill="white" stroke="{colour}" stroke-width="1.6"/>'
+            f'<text x="{x:.1f}" y="{y + 4}" text-anchor="middle" fill="{colour}">&#215;</text></g>'
         )
     elif kind == "skip" and node.join == "add":
         drawn.append(
