@@ -41,7 +41,7 @@ def write_page(page: Path, table: Path, maps: Path, wanted: Sequence[Cell]) -> N
         "",
         "which goes on where it stopped; repeat it until nothing is left. Numbers are the mean over runs, with the",
         "standard deviation, and the number of runs in brackets. A run is a seed, or a seed and a fold. Half-pixel",
-        "shifts are not studied but excluded: `tests/networks/test_contract.py` measures the shift of every row: it is 0.",
+        "shifts are not studied but excluded: `tests/networks/test_contract.py` measures every row's shift: it is 0.",
         "",
     ]
     hours = sum({row["cell"]: float(row["seconds"]) for row in rows}.values()) / 3600
