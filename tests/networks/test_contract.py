@@ -39,7 +39,7 @@ def image(network: Network, *shape: int) -> torch.Tensor:
 
 @EVERY_ROW
 @EVERY_DIMENSION
-@pytest.mark.parametrize("side", [1, 13, 16])
+@pytest.mark.parametrize("side", [1, 13])
 def test_any_size_goes_in(row: str, ndim: int, side: int) -> None:
     network = small(row, ndim)
     shape = (side, *(9,) * (ndim - 1))
@@ -124,8 +124,7 @@ def _measured_reach(network: Network, axis: int) -> int:
 
 
 # Statistics over the whole input would connect everything with everything: measured without them.
-@EVERY_ROW
-@EVERY_DIMENSION
+@pytest.mark.parametrize(("row", "ndim"), [*((row, 2) for row in ROWS), *((row, 3) for row in FEWER)])
 def test_receptive_field_and_stride_are_the_true_ones(row: str, ndim: int) -> None:
     network = small(row, ndim, norm="none", width=2)
     _monotone(network)
@@ -138,8 +137,8 @@ def test_receptive_field_and_stride_are_the_true_ones(row: str, ndim: int) -> No
 @pytest.mark.parametrize("downsample", ["max-pool", "strided-conv", "blur-pool"])
 @pytest.mark.parametrize("upsample", ["transposed", "nearest", "linear", "pixel-shuffle"])
 def test_receptive_field_is_true_for_every_way_down_and_up(downsample: str, upsample: str) -> None:
-    for factor in (2, 3):
-        choices = {"downsample": downsample, "upsample": upsample, "downsampling": factor}
+    for factor, depth in ((2, 2), (3, 1)):
+        choices = {"downsample": downsample, "upsample": upsample, "downsampling": factor, "depth": depth}
         network = small("unet", 2, norm="none", width=2, **choices)
         _monotone(network)
         assert network.receptive_field == tuple(_measured_reach(network, axis) for axis in range(2))
@@ -172,8 +171,7 @@ def test_stride_is_where_the_output_repeats_under_a_shift(row: str) -> None:
     assert not torch.allclose(moved(1)[:, :, inner], output[:, :, inner], rtol=1e-2, atol=1e-3)
 
 
-@EVERY_ROW
-@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize(("row", "norm"), [*((row, "batch") for row in ROWS), *((row, "layer") for row in FEWER)])
 def test_tiles_give_what_the_whole_image_gives(row: str, norm: str) -> None:
     network = small(row, 2, norm=norm)
     for module in network.modules():
@@ -223,16 +221,15 @@ def _shift(network: Network) -> float:
 
 @EVERY_ROW
 def test_no_row_moves_the_image_by_a_part_of_a_voxel(row: str) -> None:
-    for depth in (2, 3):
-        network = _linear_and_symmetric(small(row, 2, norm="none", depth=depth))
-        assert _shift(network) == pytest.approx(0, abs=1e-9)
+    network = _linear_and_symmetric(small(row, 2, norm="none", width=2, depth=3))
+    assert _shift(network) == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("downsample", ["max-pool", "strided-conv", "blur-pool"])
 @pytest.mark.parametrize("upsample", ["transposed", "nearest", "linear", "pixel-shuffle"])
 def test_no_way_down_and_up_moves_the_image(downsample: str, upsample: str) -> None:
     for factor in (2, 3, 4):
-        choices = {"downsample": downsample, "upsample": upsample, "downsampling": factor}
+        choices = {"downsample": downsample, "upsample": upsample, "downsampling": factor, "depth": 1, "width": 2}
         network = _linear_and_symmetric(small("unet", 2, norm="none", **choices))
         assert _shift(network) == pytest.approx(0, abs=1e-9)
 
