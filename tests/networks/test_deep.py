@@ -115,7 +115,7 @@ def test_memory_is_what_is_alive() -> None:
 
 
 def test_folding_norms_changes_nothing() -> None:
-    from napari_tiled_unet.runtime import fold_norms
+    from napari_tiled_unet.backends.fusing import fold_norms
 
     for encoder in ("resnet18", "resnet50", "efficientnet-b0"):
         network = small("unet", encoder=encoder, gates="same-scale")
