@@ -43,8 +43,8 @@ def write_page(page: Path, table: Path, maps: Path, wanted: Sequence[Cell]) -> N
         "standard deviation, and the number of runs in brackets. A run is a seed, or a seed and a fold. Half-pixel",
         "shifts are not studied but excluded: `tests/networks/test_contract.py` measures every row's shift: it is 0.",
         "",
-        "Grid energy is the power that maps of white noise have at multiples of 1 / stride over that beside them: 1 is no",
-        "grid. Shift agreement is the Dice of the masks of an image and of the image moved by one pixel, moved back.",
+        "Grid energy is the power that maps of white noise have at multiples of 1 / stride over that beside them: 1 is",
+        "no grid. Shift agreement is the Dice of the masks of an image and of the image moved by one pixel, moved back.",
         "",
     ]
     hours = sum({row["cell"]: float(row["seconds"]) for row in rows}.values()) / 3600
