@@ -44,7 +44,7 @@ def write_page(page: Path, table: Path, maps: Path, wanted: Sequence[Cell]) -> N
         "shifts are not studied but excluded: `tests/networks/test_contract.py` measures every row's shift: it is 0.",
         "",
         "Grid energy is the power that maps of white noise have at multiples of 1 / stride over that beside them: 1 is",
-        "no grid. Shift agreement is the Dice of the masks of an image and of the image moved by one pixel, moved back.",
+        "no grid. Shift agreement is the Dice of the masks of an image and of the image moved by a pixel, moved back.",
         "",
     ]
     hours = sum({row["cell"]: float(row["seconds"]) for row in rows}.values()) / 3600
