@@ -94,7 +94,7 @@ def model_of(this: Case) -> Any:
     from napari_tiled_unet.targets import Classes
 
     torch.manual_seed(0)
-    network = build_network(network_spec("unet", out_channels=2, **this.choices))
+    network: Any = build_network(network_spec("unet", out_channels=2, **this.choices))
     shape = tuple(min(n, 256 if this.ndim == 2 else 64) for n in this.shape)
     x = torch.from_numpy(image_of(shape).astype(np.float32) / 255)[None, None]
     with torch.no_grad():
@@ -103,7 +103,7 @@ def model_of(this: Case) -> Any:
             network(x)
         logits = network.eval()(x)
         scale = 0.75 / logits.std(dim=(0, *range(2, logits.ndim)))
-        network.head.weight *= scale.reshape(-1, 1, *(1,) * this.ndim)
+        network.head.weight.mul_(scale.reshape(-1, 1, *(1,) * this.ndim))
         network.head.bias.copy_(-logits.mean(dim=(0, *range(2, logits.ndim))) * scale)
     spec = ModelSpec(
         name="benchmark",

@@ -27,7 +27,9 @@ def blob_model(
     **changes: Any,
 ) -> Model:
     """Return a U-Net that thresholds its first channel: logits ``20 (x - 0.5)`` and ``20 (x - 0.75) + logit 0.5``."""
-    network = build_network(network_spec("unet", ndim=ndim, in_channels=in_channels, out_channels=2, width=2, depth=1))
+    network: Any = build_network(
+        network_spec("unet", ndim=ndim, in_channels=in_channels, out_channels=2, width=2, depth=1)
+    )
     middle = (1,) * ndim
     with torch.no_grad():
         for module in network.modules():
@@ -37,7 +39,7 @@ def blob_model(
                 module.weight.zero_()
                 if module.bias is not None:
                     module.bias.zero_()
-        for block in (network.encoder.blocks[0], network.decoder.blocks[0]):
+        for block in (network.encoder.blocks[0], network.decoder.blocks["0"]):
             for unit in block.units:
                 unit.conv.weight[(0, 0, *middle)] = 1.0
         slope = torch.tensor([-20.0, 20.0]) if classes else torch.tensor([20.0, 20.0])

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from napari_tiled_unet.errors import FileError, OptionsError
 from napari_tiled_unet.model import SEAM_TOLERANCE, ModelSpec, SeamPoint, list_models, user_folder
 
 
@@ -74,3 +79,70 @@ def _by(sides: tuple[int, ...]) -> str:
 def _normalisation(spec: ModelSpec) -> str:
     chosen = spec.normalisation
     return f"{chosen.method} {chosen.low:g} to {chosen.high:g}" if chosen.method == "percentile" else chosen.method
+
+
+def print_architectures(names: Sequence[str], choices: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what networks weigh, cost and see, a line each, as they are built by default."""
+    from napari_tiled_unet.anatomy import measure_architecture
+    from napari_tiled_unet.networks.zoo import ARCHITECTURES
+
+    found = [measure_architecture(name, **choices) for name in names]
+    if as_json:
+        print(json.dumps([asdict(a) for a in found], indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "architecture",
+        "M parameters",
+        "GFLOP/MVoxel",
+        "stride",
+        "receptive field",
+        "B/voxel run",
+        "B/voxel train",
+        "exact",
+    )
+    for a in found:
+        table.add_row(
+            a.name,
+            f"{a.parameters / 1e6:.2f}",
+            f"{a.gflop_per_megavoxel:.0f}",
+            _per_axis(a.stride),
+            _per_axis(a.receptive_field),
+            f"{a.inference_bytes:.0f}",
+            f"{a.training_bytes:.0f}",
+            "yes" if a.exact_tiling else "no",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    for name in names:
+        row = ARCHITECTURES[name]
+        console.print(f"{name}: {row.summary} ({row.source})", highlight=False, markup=False)
+
+
+def draw_architecture(name: str | None, choices: Mapping[str, Any], path: Path) -> None:
+    """Write the drawing of a network as SVG.
+
+    Raises
+    ------
+    OptionsError
+        If no network is named or the file is no ``.svg``.
+    FileError
+        If it cannot be written.
+    """
+    from napari_tiled_unet.diagram import diagram_svg
+    from napari_tiled_unet.networks.zoo import build_network, network_spec
+
+    if name is None:
+        raise OptionsError("a diagram shows one network; name it: tiled-unet architectures unet --diagram unet.svg")
+    if path.suffix != ".svg":
+        raise OptionsError(f"the diagram is an SVG drawing, got {str(path)!r}; give a name that ends in .svg")
+    try:
+        path.write_text(diagram_svg(build_network(network_spec(name, **choices))), encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
+
+
+def _per_axis(values: tuple[int, ...]) -> str:
+    return str(values[0]) if len(set(values)) == 1 else " x ".join(map(str, values))

@@ -233,6 +233,45 @@ def seams(name: str, paths: list[Path], /, *, save: bool = False) -> int:
 
 
 @app.command
+def architectures(
+    name: str | None = None,
+    /,
+    *,
+    ndim: Literal[2, 3] = 2,
+    encoder: str | None = None,
+    width: int | None = None,
+    diagram: Path | None = None,
+    json: bool = False,
+) -> int:
+    """List the networks of the family: parameters, work, stride, receptive field, memory.
+
+    Parameters
+    ----------
+    name
+        network to show; default: all
+    ndim
+        dimensions that it is built for
+    encoder
+        published encoder to build it on, for example resnet18; default: its own
+    width
+        channels of the finest level; default: its own
+    diagram
+        SVG file for a drawing of the network named
+    json
+        print JSON for machines
+    """
+    from napari_tiled_unet.cards import draw_architecture, print_architectures
+    from napari_tiled_unet.networks.zoo import ARCHITECTURES
+
+    given = {"ndim": ndim, "encoder": encoder, "width": width}
+    choices = {key: value for key, value in given.items() if value is not None}
+    if diagram is not None:
+        draw_architecture(name, choices, diagram)
+    print_architectures(list(ARCHITECTURES) if name is None else [name], choices, as_json=json)
+    return DONE
+
+
+@app.command
 def demo(*, out: Path = Path("tiled-unet-demo")) -> int:
     """Segment the bundled image of nuclei, offline, and write labels and a picture.
 

@@ -173,16 +173,12 @@ class Choice:
 def bytes_per_voxel(network: Network, dtype: torch.dtype) -> float:
     """Estimate the peak bytes that the network needs per input voxel at inference.
 
-    The peak lies in the finest decoder block, which holds skip, upsampled features,
-    their concatenation and two convolution results, beside the coarser skips. For small
-    frames, where measuring would take longer than it could save.
+    The numbers alive at once are counted on the built network, so that every row of the
+    family says what it needs. For small frames, where measuring would take longer than it
+    could save.
     """
-    encoder = network.encoder
-    values = 6.0 * encoder.channels[0] + 4.0
-    for channels, stride in zip(encoder.channels[1:], encoder.strides[1:], strict=True):
-        values += 3.0 * channels / math.prod(stride)
-    # Blocked layouts of the convolution library pad and copy; a third on top covers it.
-    return values * dtype.itemsize * 1.33 + 4.0 * network.spec.out_channels
+    # Blocked layouts of the convolution library pad and copy: 1.9 times what is alive.
+    return network.peak_values * dtype.itemsize * 1.9 + 4.0 * network.spec.out_channels
 
 
 def choose_tiles(
@@ -286,7 +282,7 @@ def _caution(plan: TilePlan, network: Network, enough: tuple[int, ...]) -> str |
         return None
     if not network.exact_tiling:
         return (
-            f"{network.spec.norm} norm looks at the whole of a tile, so {len(plan)} tiles give other maps than the "
+            f"{network.looks_at_whole} looks at the whole of a tile, so {len(plan)} tiles give other maps than the "
             "whole frame would; a larger tile is closer to it"
         )
     reach = network.receptive_field

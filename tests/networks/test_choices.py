@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from napari_tiled_unet.errors import ModelError
-from napari_tiled_unet.networks.blocks import reflected_indices
+from napari_tiled_unet.networks.attention import AttentionGate
+from napari_tiled_unet.networks.resampling import BlurPool, PixelShuffle, reflected_indices
 from napari_tiled_unet.networks.spec import NetworkSpec
 from napari_tiled_unet.networks.zoo import build_network, network_spec
 
@@ -24,23 +25,24 @@ def modules_of(kind: type[nn.Module], **choices: object) -> int:
     return sum(isinstance(module, kind) for module in network.modules())
 
 
-def test_the_unet_of_2015_has_its_published_size() -> None:
-    # 31.0 M parameters: one grey channel in, two classes out, four halvings from 64 to 1024 channels.
-    assert parameters(architecture="unet-2015", in_channels=1, out_channels=2) == 31_030_658
-
-
 @pytest.mark.parametrize(
     ("choices", "kind", "count"),
     [
         ({"norm": "batch"}, nn.BatchNorm2d, 10),
         ({"norm": "instance"}, nn.InstanceNorm2d, 10),
         ({"norm": "group"}, nn.GroupNorm, 10),
+        ({"norm": "layer"}, nn.LayerNorm, 10),
         ({"norm": "none"}, nn.BatchNorm2d, 0),
         ({"activation": "relu"}, nn.ReLU, 10),
         ({"activation": "leaky-relu"}, nn.LeakyReLU, 10),
         ({"activation": "gelu"}, nn.GELU, 10),
+        ({"activation": "silu"}, nn.SiLU, 10),
         ({"downsample": "max-pool"}, nn.MaxPool2d, 2),
         ({"downsample": "strided-conv"}, nn.MaxPool2d, 0),
+        ({"downsample": "blur-pool"}, BlurPool, 2),
+        ({"upsample": "pixel-shuffle"}, PixelShuffle, 2),
+        ({"gates": "same-scale"}, AttentionGate, 2),
+        ({"gates": "coarse"}, AttentionGate, 1),
         ({"upsample": "transposed"}, nn.ConvTranspose2d, 2),
         ({"upsample": "nearest"}, nn.Upsample, 2),
         ({"upsample": "linear"}, nn.Upsample, 2),
@@ -61,13 +63,13 @@ def test_width_and_depth_grow_the_network() -> None:
     ("norm", "activation", "downsample", "upsample", "block"),
     list(
         itertools.product(
-            ["batch", "instance", "group", "none"],
-            ["relu", "leaky-relu", "gelu"],
-            ["max-pool", "strided-conv"],
-            ["transposed", "nearest", "linear"],
+            ["batch", "instance", "group", "layer", "none"],
+            ["relu", "leaky-relu", "gelu", "silu"],
+            ["max-pool", "strided-conv", "blur-pool"],
+            ["transposed", "nearest", "linear", "pixel-shuffle"],
             ["plain", "residual"],
         )
-    )[::7],
+    )[::17],
 )
 def test_choices_combine(norm: str, activation: str, downsample: str, upsample: str, block: str) -> None:
     spec = network_spec(
@@ -82,7 +84,7 @@ def test_choices_combine(norm: str, activation: str, downsample: str, upsample: 
     )
     network = build_network(spec).eval()
     assert network(torch.rand(1, 1, 11, 12)).shape == (1, 1, 11, 12)
-    assert network.exact_tiling == (norm in ("batch", "none"))
+    assert network.exact_tiling == (norm in ("batch", "layer", "none"))
 
 
 def test_a_spec_survives_json() -> None:
@@ -103,6 +105,14 @@ def test_a_spec_survives_json() -> None:
         ({"depth": 0}, r"depth=0"),
         ({"dropout": 1.0}, r"dropout=1.0"),
         ({"widht": 8}, r"widht"),
+        ({"encoder": "vgg16"}, r"encoder 'vgg16' is unknown; the known ones are unet, resnet18"),
+        ({"encoder": "resnet18", "depth": 6}, r"resnet18 halves 5 times at most, got depth 6; take depth 1 to 5"),
+        ({"encoder": "resnet18", "channels": (8,) * 5}, r"channels of resnet18 are \(16, 32, .*leave channels out"),
+        ({"encoder": "resnet18", "downsample": "blur-pool"}, r"downsample='blur-pool' means nothing .*leave it out"),
+        ({"architecture": "fcn", "upsample": "nearest"}, r"upsample='nearest' means nothing to architecture 'fcn'"),
+        ({"deep_supervision": True}, r"deep_supervision=True means nothing to architecture 'unet'"),
+        ({"gates": "coarse", "skips": "add"}, r"gates='coarse' weigh skips that are concatenated, got skips='add'"),
+        ({"gates": "coarse", "depth": 1}, r"take depth 2, or gates='same-scale'"),
     ],
 )
 def test_wrong_choices_name_the_rule(choices: dict[str, object], message: str) -> None:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from napari_tiled_unet.networks.blocks import ConvUnit, StridedConv
+from napari_tiled_unet.networks.blocks import ConvUnit
+from napari_tiled_unet.networks.resampling import StridedConv
 
 _Conv = nn.Conv2d | nn.Conv3d
 _Transposed = nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -24,10 +25,12 @@ _Transposed = nn.ConvTranspose2d | nn.ConvTranspose3d
 def fold_norms(network: nn.Module) -> None:
     """Fold every batch norm into the convolution before it, in place; same outputs."""
     for module in network.modules():
-        conv, norm = getattr(module, "conv", None), getattr(module, "norm", None)
-        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d) and isinstance(conv, _Conv):
-            module.conv = fuse_conv_bn_eval(conv, norm)
-            module.norm = nn.Identity()
+        # A module with several pairs names them.
+        for conv_name, norm_name in getattr(module, "folds", (("conv", "norm"),)):
+            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
+            if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d) and isinstance(conv, _Conv):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
 
 
 def fuse_convolutions(network: nn.Module) -> None:

@@ -138,7 +138,7 @@ def multiples_of_stride(network: Network, shape: tuple[int, ...]) -> tuple[int, 
 
 def reflected(tiles: Tiles, sides: tuple[int, ...]) -> Tiles:
     """Return tiles extended to ``sides`` by reflection at their far ends."""
-    from napari_tiled_unet.networks.blocks import reflected_indices
+    from napari_tiled_unet.networks.resampling import reflected_indices
 
     for axis, (n, side) in enumerate(zip(tiles.shape[2:], sides, strict=True), start=2):
         if n != side:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
 from napari_tiled_unet.errors import ModelError
-from napari_tiled_unet.networks.blocks import CONV, reflected_indices
+from napari_tiled_unet.networks.blocks import CONV, DROPOUT
 from napari_tiled_unet.networks.decoders import DECODERS
 from napari_tiled_unet.networks.encoders import ENCODERS
+from napari_tiled_unet.networks.resampling import LINEAR_MODE, PixelShuffle, reflected_indices
 from napari_tiled_unet.networks.spec import NetworkSpec
 
 
@@ -26,15 +28,14 @@ class Architecture:
         One line for people.
     source : str
         Where it was published.
-    encoder, decoder : str
-        Keys of ``ENCODERS`` and ``DECODERS``.
+    decoder : str
+        Key of ``DECODERS``.
     choices : mapping
-        Defaults of :class:`NetworkSpec` that this row changes.
+        Defaults of :class:`NetworkSpec` that this row changes, its encoder among them.
     """
 
     summary: str
     source: str
-    encoder: str = "unet"
     decoder: str = "unet"
     choices: Mapping[str, Any] = field(default_factory=dict)
 
@@ -61,10 +62,58 @@ ARCHITECTURES: dict[str, Architecture] = {
             "max_width": 320,
         },
     ),
+    "unet-noskip": Architecture(
+        summary="U-Net without its skips, to see what they carry",
+        source="the ablation of Ronneberger et al. 2015, arXiv:1505.04597",
+        choices={"skips": "none"},
+    ),
+    "unet-add": Architecture(
+        summary="U-Net whose skips are added instead of concatenated",
+        source="LinkNet, Chaurasia & Culurciello 2017, arXiv:1707.03718, joins so",
+        choices={"skips": "add"},
+    ),
+    "fcn": Architecture(
+        summary="fully convolutional network: scores of three coarse levels, added and upsampled; no decoder",
+        source="FCN-8s, Long et al. 2015, arXiv:1411.4038, on the encoder of the U-Net",
+        decoder="fcn",
+        choices={"depth": 5},
+    ),
     "residual-unet": Architecture(
         summary="U-Net of residual blocks",
         source="Zhang et al. 2018, arXiv:1711.10684; blocks as in He et al. 2015, arXiv:1512.03385",
         choices={"block": "residual"},
+    ),
+    "attention-unet": Architecture(
+        summary="U-Net whose skips are weighed by what the level below has found",
+        source="Oktay et al. 2018, arXiv:1804.03999",
+        choices={"gates": "coarse"},
+    ),
+    "unetpp": Architecture(
+        summary="U-Nets of every depth in one, joined by dense skips; can be pruned to a shallower one",
+        source="U-Net++, Zhou et al. 2018, arXiv:1807.10165",
+        decoder="unetpp",
+        choices={"deep_supervision": True},
+    ),
+    "unet3p": Architecture(
+        summary="full-scale skips: every level of the decoder sees every level of the encoder or decoder",
+        source="U-Net 3+, Huang et al. 2020, arXiv:2004.08790",
+        decoder="unet3p",
+        choices={"deep_supervision": True},
+    ),
+    "fpn": Architecture(
+        summary="feature pyramid: one width at all levels, added from coarse to fine, all summed at the finest",
+        source="Lin et al. 2017, arXiv:1612.03144; summed as in Kirillov et al. 2019, arXiv:1901.02446",
+        decoder="fpn",
+    ),
+    "unet-resnet34": Architecture(
+        summary="U-Net on a ResNet-34, which may bring ImageNet (2D) or MedicalNet (3D) weights",
+        source="He et al. 2015, arXiv:1512.03385",
+        choices={"encoder": "resnet34", "width": 64, "depth": 5},
+    ),
+    "unet-efficientnet-b0": Architecture(
+        summary="U-Net on an EfficientNet-B0, which may bring ImageNet weights",
+        source="Tan & Le 2019, arXiv:1905.11946",
+        choices={"encoder": "efficientnet-b0", "width": 32, "depth": 5, "activation": "silu"},
     ),
 }
 
@@ -78,7 +127,9 @@ def network_spec(architecture: str = "unet", **choices: Any) -> NetworkSpec:
         If the name is unknown or a choice breaks its rule.
     """
     row = _row(architecture)
-    return NetworkSpec.of(architecture=architecture, **{**row.choices, **choices})
+    spec = NetworkSpec.of(architecture=architecture, **{**row.choices, **choices})
+    _refuse_unread(spec)
+    return spec
 
 
 def build_network(spec: NetworkSpec) -> Network:
@@ -101,6 +152,32 @@ def _row(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
+# Choices that only some encoders and decoders know what to do with.
+_OPTIONAL = (
+    "convs_per_block", "block", "downsample", "upsample", "skips", "gates",
+    "branch_channels", "deep_supervision", "classification_guided", "max_width",
+)  # fmt: skip
+
+
+def _refuse_unread(spec: NetworkSpec) -> None:
+    """Refuse a choice that would change nothing, and those that contradict each other."""
+    encoder, decoder = ENCODERS[spec.encoder], DECODERS[_row(spec.architecture).decoder]
+    read = encoder.uses | decoder.uses
+    for name in _OPTIONAL:
+        value, default = getattr(spec, name), NetworkSpec.model_fields[name].default
+        if name not in read and value != default:
+            raise ModelError(
+                f"{name}={value!r} means nothing to architecture {spec.architecture!r} with encoder "
+                f"{spec.encoder!r}; leave it out"
+            )
+    if spec.gates != "none" and spec.skips != "concatenate":
+        raise ModelError(f"gates={spec.gates!r} weigh skips that are concatenated, got skips={spec.skips!r}")
+    if spec.gates == "coarse" and spec.depth == 1:
+        raise ModelError(
+            "gates='coarse' leave the finest skip alone, and depth 1 has no other; take depth 2, or gates='same-scale'"
+        )
+
+
 class Network(nn.Module):
     """Encoder, decoder and a 1x1 convolution: ``(n, c, *spatial)`` to logits ``(n, k, *spatial)``.
 
@@ -120,44 +197,92 @@ class Network(nn.Module):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        row = _row(spec.architecture)
+        _refuse_unread(spec)
         self.spec = spec
-        self.encoder = ENCODERS[row.encoder](spec)
-        self.decoder = DECODERS[row.decoder](spec, self.encoder)
-        self.head = CONV[spec.ndim](self.decoder.channels, spec.out_channels, 1)
+        self.encoder = ENCODERS[spec.encoder](spec)
+        self.decoder = DECODERS[_row(spec.architecture).decoder].draw(spec, self.encoder)
+        conv, maps = CONV[spec.ndim], spec.out_channels
+        self.head = nn.Identity() if self.decoder.scores else conv(self.decoder.channels, maps, 1)
+        sides = self.decoder.outputs[1:] if spec.deep_supervision else ()
+        self.side_heads = nn.ModuleList(conv(self.decoder.nodes[name].channels, maps, 1) for name in sides)
+        if spec.classification_guided:
+            self.guide = nn.Sequential(DROPOUT[spec.ndim](0.5), conv(self.encoder.channels[-1], maps, 1))
         self.stride: tuple[int, ...] = self.encoder.strides[-1]
         self.receptive_field: tuple[int, ...] = tuple(self._reach(axis) for axis in range(spec.ndim))
         self.apply(_initialise)
 
     @property
+    def looks_at_whole(self) -> str:
+        """What in it looks at all of its input (at inference); empty if nothing does."""
+        if self.spec.norm in ("instance", "group"):
+            return f"{self.spec.norm} norm"
+        return "classification guidance" if self.spec.classification_guided else self.encoder.whole
+
+    @property
     def exact_tiling(self) -> bool:
         """Whether an output depends on nothing outside the receptive field (at inference)."""
-        return self.spec.norm in ("batch", "none")
+        return not self.looks_at_whole
+
+    @cached_property
+    def peak_values(self) -> float:
+        """Numbers per voxel that inference holds at once, counted on a run without numbers."""
+        from napari_tiled_unet.networks.footprint import peak_values_per_voxel
+
+        return peak_values_per_voxel(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the size of ``x``."""
-        shape = tuple(x.shape[2:])
-        padded = tuple(
-            max(math.ceil(n / s) * s, least) for n, s, least in zip(shape, self.stride, self._least, strict=True)
-        )
-        for axis, (n, p) in enumerate(zip(shape, padded, strict=True)):
-            if n != p:
-                x = x.index_select(axis + 2, reflected_indices(n, p).to(x.device))
-        y = self.head(self.decoder(self.encoder(x)))
-        if padded != shape:
-            y = y[(..., *(slice(n) for n in shape))]
-        return y  # type: ignore[no-any-return]
+        features = self.features(x)
+        y = self.head(self.decoder(features))
+        return self._finished(y, features, x)
 
-    @property
-    def _least(self) -> tuple[int, ...]:
-        # A norm over the input needs more than one voxel at the bottleneck.
-        return self.stride if self.exact_tiling else tuple(2 * s for s in self.stride)
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the features of the encoder, finest first, of ``x`` padded to the stride."""
+        return self.encoder(self._padded(x))  # type: ignore[no-any-return]
+
+    def training_outputs(self, x: Tensor) -> list[Tensor]:
+        """Return the logits and those of the side outputs, all of the size of ``x``.
+
+        The first are those of :meth:`forward`; a network without deep supervision has no
+        others. Coarser side outputs are interpolated, so that one target serves all.
+        """
+        features = self.features(x)
+        size = features[0].shape[2:]
+        names = self.decoder.outputs[: 1 + len(self.side_heads)]
+        outputs = []
+        for head, y in zip((self.head, *self.side_heads), self.decoder.run(features, names), strict=True):
+            z = head(y)
+            if z.shape[2:] != size:
+                z = nn.functional.interpolate(z, size=size, mode=LINEAR_MODE[self.spec.ndim], align_corners=False)
+            outputs.append(self._finished(z, features, x))
+        return outputs
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Reflect the far end of each axis up to a multiple of the stride."""
+        for axis, (n, s) in enumerate(zip(x.shape[2:], self.stride, strict=True)):
+            # A norm over the input needs more than one voxel at the bottleneck.
+            least = s if self.spec.norm not in ("instance", "group") else 2 * s
+            padded = max(math.ceil(n / s) * s, least)
+            if padded != n:
+                x = x.index_select(axis + 2, reflected_indices(n, padded).to(x.device))
+        return x
+
+    def _finished(self, y: Tensor, features: list[Tensor], x: Tensor) -> Tensor:
+        if self.spec.classification_guided:
+            # A map that the bottleneck finds no trace of is lowered everywhere.
+            presence = self.guide(features[-1]).amax(tuple(range(2, y.ndim)), keepdim=True)
+            y = y + nn.functional.logsigmoid(presence)
+        if y.shape[2:] != x.shape[2:]:
+            inside: tuple[Any, ...] = (..., *(slice(n) for n in x.shape[2:]))
+            y = y[inside]
+        return y
 
     def _reach(self, axis: int) -> int:
         reach = 0
         for phase in range(self.stride[axis]):
-            first, last = self.decoder.sources(self.encoder, (phase, phase), axis)
-            reach = max(reach, phase - first, last - phase)
+            for level, span in self.decoder.sources((phase, phase), axis).items():
+                first, last = self.encoder.sources(level, span, axis)
+                reach = max(reach, phase - first, last - phase)
         return reach
 
 
@@ -167,3 +292,5 @@ def _initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, PixelShuffle):
+        module.initialise()
