@@ -99,13 +99,14 @@ def test_a_process_with_little_memory_finishes() -> None:
         spec = ModelSpec(name="random", axes="yx", channels=("c",), network=network.spec, target=Objects())
         model = Model(spec, network)
         image = np.random.default_rng(0).integers(0, 255, (640, 640), np.uint8)
+        plain = {"precision": "float32", "backend": "torch"}
 
         def run():
-            events = list(iter_segment(image, model, precision="float32", memory=8, overlap="exact", seam_windows=0))
+            events = list(iter_segment(image, model, **plain, memory=8, overlap="exact", seam_windows=0))
             return events[-1].labels, [e.message for e in events if isinstance(e, Notice)]
 
         tile = image[:128, :128]
-        list(iter_segment(tile, model, precision="float32"))  # threads and libraries take their address space
+        list(iter_segment(tile, model, **plain))  # threads and libraries take their address space
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 150 * 2**20, resource.RLIM_INFINITY))
         limited, said = run()

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 # What libraries say when an allocation fails and their error has no class of its own.
-_SIGNS = ("not enough memory", "out of memory", "cannot allocate memory", "failed to allocate", "bad_alloc")
+_SIGNS = (
+    "not enough memory",
+    "out of memory",
+    "cannot allocate memory",
+    "failed to allocate",
+    "bad_alloc",
+    # What oneDNN's fused convolutions say when their scratch memory is not there.
+    "could not create a primitive",
+)
 
 
 def is_shortage(error: BaseException) -> bool:
