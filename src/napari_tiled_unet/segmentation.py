@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +110,7 @@ def iter_segment(
     model: str | Path | Model | None = None,
     *,
     options: SegmentOptions | None = None,
-    keep_maps: bool = False,
+    keep_maps: bool | Callable[[tuple[int, ...]], npt.NDArray[np.float32]] = False,
     live: bool = False,
     focus: Focus | None = None,
     **keywords: Any,
@@ -121,8 +121,9 @@ def iter_segment(
     ----------
     image, model, options, **keywords
         As for :func:`segment`.
-    keep_maps : bool
-        Whether the events carry the maps (float32, ``k`` times the voxels of the image).
+    keep_maps : bool or callable
+        Whether the events carry the maps (float32, ``k`` times the voxels of the image). A callable
+        is given their shape and makes the array that takes them, for example a ``numpy.memmap``.
     live : bool
         Whether ``TileDone`` carries what the tile adds to the maps.
     focus : Focus, optional
@@ -153,7 +154,7 @@ def iter_segment(
 class _Wishes:
     """What the caller wants beside the labels, and first."""
 
-    keep_maps: bool = False
+    keep_maps: bool | Callable[[tuple[int, ...]], npt.NDArray[np.float32]] = False
     live: bool = False
     focus: Focus | None = None
 
@@ -200,12 +201,12 @@ def _run(
         yield Notice(caution, caution=True)
     precision = str(dtype).removeprefix("torch.")
     shape, axes = source.label_shape(spec.axes), source.label_axes(spec.axes)
-    _check_results_fit(shape, len(spec.target.channels) if wishes.keep_maps else 0)
+    _check_results_fit(shape, len(spec.target.channels) if wishes.keep_maps is True else 0)
     yield Planned(len(frames), len(frames) * len(plan), shape, axes, plan, str(device), precision)
 
     runner = Runner(model.network, spec.target.activate, device, dtype)
     labels = np.zeros(shape, np.uint32)
-    maps = np.zeros((len(spec.target.channels), *shape), np.float32) if wishes.keep_maps else None
+    maps = _room_for_maps((len(spec.target.channels), *shape), wishes)
     counts = [0] * len(frames)
     starts = [0] * len(frames)
     waiting = list(frames)
@@ -244,6 +245,12 @@ def _run(
         source.units,
         region.offset(axes),
     )
+
+
+def _room_for_maps(shape: tuple[int, ...], wishes: _Wishes) -> npt.NDArray[np.float32] | None:
+    if callable(wishes.keep_maps):
+        return wishes.keep_maps(shape)
+    return np.zeros(shape, np.float32) if wishes.keep_maps else None
 
 
 def _run_frame(
