@@ -71,6 +71,7 @@ class Bar:
         self._progress: progress | None = None
         self._started = self._shown = 0.0
         self._tiles = 0
+        self._telling = False
 
     def start(self, what: str) -> None:
         """Begin, with a length that is not known yet."""
@@ -88,8 +89,7 @@ class Bar:
         self.widget.native.setRange(0, total)
         self._started = time.perf_counter()
         self._show()
-        if self._progress is not None:
-            self._progress.total = total
+        self._tell(total=total)
 
     def count(self) -> None:
         """One more tile is done."""
@@ -99,8 +99,20 @@ class Bar:
             return
         self._shown = now
         self._show()
-        if self._progress is not None:
-            self._progress.update(self._tiles - self._progress.n)
+        self._tell()
+
+    def _tell(self, total: int | None = None) -> None:
+        if self._progress is None or self._telling:
+            # Events heard while napari runs the event loop would nest without end.
+            return
+        self._telling = True
+        try:
+            if total is not None:
+                self._progress.total = total
+            if self._tiles != self._progress.n:
+                self._progress.update(self._tiles - self._progress.n)
+        finally:
+            self._telling = False
 
     def _show(self) -> None:
         self.widget.native.setValue(self._tiles)
