@@ -110,7 +110,7 @@ def iter_segment(
     model: str | Path | Model | None = None,
     *,
     options: SegmentOptions | None = None,
-    keep_maps: bool | Callable[[tuple[int, ...]], npt.NDArray[np.float32]] = False,
+    keep_maps: bool | Callable[[tuple[int, ...]], npt.NDArray[np.float32] | None] = False,
     live: bool = False,
     focus: Focus | None = None,
     **keywords: Any,
@@ -123,7 +123,8 @@ def iter_segment(
         As for :func:`segment`.
     keep_maps : bool or callable
         Whether the events carry the maps (float32, ``k`` times the voxels of the image). A callable
-        is given their shape and makes the array that takes them, for example a ``numpy.memmap``.
+        is given their shape and makes the array that takes them, for example a ``numpy.memmap``;
+        or returns None, and they are not kept.
     live : bool
         Whether ``TileDone`` carries what the tile adds to the maps.
     focus : Focus, optional
@@ -154,7 +155,7 @@ def iter_segment(
 class _Wishes:
     """What the caller wants beside the labels, and first."""
 
-    keep_maps: bool | Callable[[tuple[int, ...]], npt.NDArray[np.float32]] = False
+    keep_maps: bool | Callable[[tuple[int, ...]], npt.NDArray[np.float32] | None] = False
     live: bool = False
     focus: Focus | None = None
 
@@ -312,6 +313,39 @@ def _number_in_order(labels: npt.NDArray[np.uint32], frames: list[Frame], starts
             # Modulo 2**32, so that a number may also fall.
             labels[frame.position] = _shifted(labels[frame.position], (before - start) % 2**32)
         before += count
+
+
+def decode_maps(maps: npt.NDArray[np.float32], axes: str, model: Model, options: SegmentOptions) -> npt.NDArray[Any]:
+    """Return the labels that a run with these options makes of its maps.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        ``(k, ...)`` float32 maps of a whole run, as in ``Finished``.
+    axes : str
+        Axes of the labels.
+    model : Model
+        Whose maps they are.
+    options : SegmentOptions
+        How they become labels; nothing else of it is used.
+
+    Returns
+    -------
+    numpy.ndarray
+        As from :func:`segment`.
+    """
+    labels = np.zeros(maps.shape[1:], np.uint32)
+    numbered = 0
+    for position in np.ndindex(labels.shape[: -len(model.spec.axes)]):
+        found = model.spec.target.decode(np.asarray(maps[(slice(None), *position)]), options)
+        if model.spec.target.kind == "objects":
+            labels[position] = _shifted(found, numbered)
+            numbered += int(found.max(initial=0))
+        else:
+            labels[position] = found
+    if options.link_slices:
+        _link(labels, axes)
+    return labels.astype(smallest_label_dtype(int(labels.max(initial=0))), copy=False)
 
 
 def _check_results_fit(shape: tuple[int, ...], n_maps: int) -> None:

@@ -69,7 +69,7 @@ class TestCopied:
         model_folder: Path,
         name: str,
     ) -> None:
-        (image,) = viewer.open(field, plugin="napari")
+        viewer.open(field, plugin="napari")
         docked.control("overlap").value = "16"
         docked.control("tile").value = "96"
         for row, value in RUNS[name].items():

@@ -163,8 +163,8 @@ class Repeat(Container[Widget]):
 
     def _fill_menu(self) -> None:
         self.menu.clear()
-        _entry(self.menu, "Save recipe ...", "write what the form says to a file", self.save_recipe)
-        _entry(self.menu, "Load recipe ...", "fill the form from a file", self.load_recipe)
+        add_entry(self.menu, "Save recipe ...", "write what the form says to a file", self.save_recipe)
+        add_entry(self.menu, "Load recipe ...", "fill the form from a file", self.load_recipe)
         again = QMenu("Run again on", self.menu)
         again.setToolTipsVisible(True)
         self.menu.addMenu(again)
@@ -176,7 +176,7 @@ class Repeat(Container[Widget]):
         for layer in self._layers():
             if options is not None and is_image_layer(layer):
                 tip = f"segment {layer.name} as the last run on this image was"
-                _entry(again, layer.name, tip, partial(self._run_again, options, layer))
+                add_entry(again, layer.name, tip, partial(self._run_again, options, layer))
 
     def save_recipe(self) -> None:
         """Ask for a file and write what the form says to it."""
@@ -206,7 +206,8 @@ def _without_file(layer: Any, what: str) -> str:
     return f"; {layer.name!r} is of no file: save it and put its path for IMAGE"
 
 
-def _entry(menu: QMenu, text: str, tooltip: str, action: Callable[[], None]) -> None:
+def add_entry(menu: QMenu, text: str, tooltip: str, action: Callable[[], None]) -> None:
+    """Add an entry with a tooltip to a menu."""
     entry = QAction(text, menu)
     entry.setToolTip(tooltip)
     entry.triggered.connect(lambda *_: action())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import Container, Label, PushButton, Widget
@@ -21,6 +22,7 @@ from napari_tiled_unet.viewer.form import (
     rows_of,
 )
 from napari_tiled_unet.viewer.layers import facts_of, is_image_layer, is_shapes_layer
+from napari_tiled_unet.viewer.maps import KeptMaps, room_for_maps
 from napari_tiled_unet.viewer.regions import FRAME, RANGE, VIEW, WHOLE, region_text
 from napari_tiled_unet.viewer.repeat import Repeat
 from napari_tiled_unet.viewer.results import own_result
@@ -34,6 +36,7 @@ from napari_tiled_unet.viewer.rows import (
     side_by_side,
 )
 from napari_tiled_unet.viewer.running import Bar, Order, Running, tell
+from napari_tiled_unet.viewer.tuning import Tune
 
 if TYPE_CHECKING:
     import napari.layers
@@ -101,10 +104,12 @@ class SegmentWidget(Container[Widget]):
             run_again=self.run_again,
             layers=lambda: self._viewer.layers,
         )
+        self._tune = Tune(self._viewer, self._tuned)
+        self._tune.visible = False
         self._line = Label(name="line", label="", value="")
         self._line.native.setWordWrap(True)
         buttons = side_by_side(self._segment, self._cancel, name="buttons")
-        self.extend([buttons, self._bar.widget, self._line, self._repeat])
+        self.extend([buttons, self._bar.widget, self._line, self._tune, self._repeat])
         self._form = rows  # the scroll area holds its Qt half only
         self.native.layout().insertWidget(0, ScrollingRows(rows))
         self.native.setMinimumWidth(240)
@@ -145,6 +150,7 @@ class SegmentWidget(Container[Widget]):
             event.disconnect(self.reset_choices)
         for event in self._moves():
             event.disconnect(self._moved)
+        self._tune.close_threads()
         if self._run is not None:
             self._run.abandon()
             self._run = None
@@ -297,12 +303,23 @@ class SegmentWidget(Container[Widget]):
             except OptionsError as error:
                 problem = str(error)
         self._segment.enabled = problem is None and not self.running
+        self._tune.visible = not self.running and self._can_tune()
         self._cancel.enabled = self.running and self._run is not None and not self._run.cancelled
         if not self.running:
             self._line.value = self._outcome or problem or ""
 
     def _show_line(self, text: str) -> None:
         self._line.value = text
+
+    def _can_tune(self) -> bool:
+        """Whether the maps that are kept are those of the layer that is chosen, and its labels are there."""
+        kept = self._tune.kept
+        if kept is None:
+            return False
+        if kept.outcome.labels not in self._viewer.layers or kept.outcome.order.layer not in self._viewer.layers:
+            self._tune.offer(None)
+            return False
+        return kept.outcome.order.layer is self.layer
 
     # --- a run ------------------------------------------------------------------------
 
@@ -317,7 +334,9 @@ class SegmentWidget(Container[Widget]):
         self._segment.enabled = False
         try:
             order = Order(layer, axes, self.segment_options())
-            self._run = Running(self._viewer, order, self._bar, on_end=self._end)
+            self._tune.offer(None)
+            room = partial(room_for_maps, memory=order.options.memory)
+            self._run = Running(self._viewer, order, self._bar, on_end=self._end, room=room)
         except TiledUnetError as error:
             self._outcome = str(error)
             tell(error)
@@ -345,4 +364,15 @@ class SegmentWidget(Container[Widget]):
         assert self._run is not None
         ended, self._run = self._run, None
         self._outcome = ended.words
+        outcome = ended.outcome
+        if outcome is not None and outcome.finished.maps is not None:
+            self._tune.offer(KeptMaps(outcome, outcome.finished.maps))
+        self._refresh()
+
+    def _tuned(self, options: SegmentOptions) -> None:
+        """Let the form say what the sliders say, for the next run."""
+        values = rows_of(options)
+        for name in ("foreground_threshold", "seed_threshold", "min_size"):
+            with self.control(name).changed.blocked():
+                self.control(name).value = values[name]
         self._refresh()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_tiled_unet.model import Model
     from napari_tiled_unet.options import SegmentOptions
 
-    Room = Callable[[tuple[int, ...]], npt.NDArray[np.float32]]
+    Room = Callable[[tuple[int, ...]], npt.NDArray[np.float32] | None]
 
 
 @dataclass(frozen=True)
@@ -191,3 +191,55 @@ class Run:
 
 def _nothing() -> None:
     """Stand in for a listener that is gone."""
+
+
+class Latest:
+    """Work in a thread where only the newest question matters.
+
+    While one is answered, at most one waits; a newer one takes its place. Answers come on the
+    main thread.
+    """
+
+    def __init__(self) -> None:
+        self._worker: Any = None
+        self._waiting: tuple[Callable[[], Any], Callable[[Any], None]] | None = None
+        self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._worker is not None
+
+    def ask(self, work: Callable[[], Any], answer: Callable[[Any], None]) -> None:
+        """Do ``work`` in a thread and give what it returns to ``answer``; an exception is given as it is."""
+        if self._closed:
+            return
+        if self._worker is not None:
+            self._waiting = work, answer
+            return
+        self._worker = create_worker(_caught, work)
+        self._worker.returned.connect(lambda result: self._tell(answer, result))
+        self._worker.finished.connect(self._next)
+        self._worker.start()
+
+    def close(self) -> None:
+        """Ask nothing more, and hear of nothing any more."""
+        self._closed, self._waiting = True, None
+
+    def _tell(self, answer: Callable[[Any], None], result: Any) -> None:
+        if not self._closed:
+            answer(result)
+
+    def _next(self) -> None:
+        self._worker = None
+        if self._waiting is not None:
+            (work, answer), self._waiting = self._waiting, None
+            self.ask(work, answer)
+
+
+def _caught(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001  who asked decides what it means
+        traceback.clear_frames(error.__traceback__)
+        return error
