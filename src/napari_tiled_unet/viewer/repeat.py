@@ -109,9 +109,7 @@ class Repeat(Container[Widget]):
             name="copy_command",
             tooltip="copy the last run on this image as a command; before the first run, what the form says",
         )
-        recipe = PushButton(
-            text="Recipe ▾", name="recipe", tooltip="save or load a recipe, or run one on another image"
-        )
+        recipe = PushButton(text="Recipe", name="recipe", tooltip="save or load a recipe, or run one on another image")
         python.changed.connect(self.copy_python)
         command.changed.connect(self.copy_command)
         self.menu = QMenu(recipe.native)

@@ -13,6 +13,7 @@ from napari.utils.notifications import Notification, notification_manager, show_
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.events import Finished, Notice, Planned, TileDone
 from napari_tiled_unet.focus import Focus
+from napari_tiled_unet.forecast import learn
 from napari_tiled_unet.recipe import pinned, recipe_text, said
 from napari_tiled_unet.region import Region
 from napari_tiled_unet.viewer.form import finished_text, progress_text
@@ -170,6 +171,7 @@ class Running:
         self._notes: list[str] = []
         self._model: Model | None = None
         self._planned: Planned | None = None
+        self._planned_at = 0.0
         self._live: LiveLabels | None = None
         self._focus = Focus()
         self._offset = dict.fromkeys("tzyx", 0)
@@ -257,7 +259,7 @@ class Running:
                 self.fail(error)
 
     def _plan(self, planned: Planned) -> None:
-        self._planned = planned
+        self._planned, self._planned_at = planned, time.perf_counter()
         assert self._model is not None
         self.look()
         self._live = LiveLabels(
@@ -275,6 +277,9 @@ class Running:
         assert self._planned is not None
         assert self._model is not None
         self.words = finished_text(finished, self._notes)
+        planned = self._planned
+        voxels = planned.plan.voxels_computed * planned.n_frames
+        learn(self._model, planned.device, planned.precision, voxels, time.perf_counter() - self._planned_at)
         labels = self._live.finish(finished, written(self.order, self._planned, self._model))
         self.outcome = Outcome(self.order, self._model, self._planned, finished, labels)
 

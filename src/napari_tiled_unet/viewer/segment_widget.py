@@ -21,8 +21,9 @@ from napari_tiled_unet.viewer.form import (
     options_from_rows,
     rows_of,
 )
-from napari_tiled_unet.viewer.layers import facts_of, is_image_layer, is_shapes_layer
+from napari_tiled_unet.viewer.layers import facts_of, image_from_layer, is_image_layer, is_shapes_layer
 from napari_tiled_unet.viewer.maps import KeptMaps, room_for_maps
+from napari_tiled_unet.viewer.outlook import Outlook
 from napari_tiled_unet.viewer.regions import FRAME, RANGE, VIEW, WHOLE, region_text
 from napari_tiled_unet.viewer.repeat import Repeat
 from napari_tiled_unet.viewer.results import own_result
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
+    from napari_tiled_unet.image import Image
     from napari_tiled_unet.model import ModelEntry
 
 # Milliseconds after which the form follows a camera that came to rest.
@@ -104,12 +106,13 @@ class SegmentWidget(Container[Widget]):
             run_again=self.run_again,
             layers=lambda: self._viewer.layers,
         )
+        self._outlook = Outlook(self._foretold)
         self._tune = Tune(self._viewer, self._tuned)
         self._tune.visible = False
         self._line = Label(name="line", label="", value="")
         self._line.native.setWordWrap(True)
         buttons = side_by_side(self._segment, self._cancel, name="buttons")
-        self.extend([buttons, self._bar.widget, self._line, self._tune, self._repeat])
+        self.extend([self._outlook.widget, buttons, self._bar.widget, self._line, self._tune, self._repeat])
         self._form = rows  # the scroll area holds its Qt half only
         self.native.layout().insertWidget(0, ScrollingRows(rows))
         self.native.setMinimumWidth(240)
@@ -151,6 +154,7 @@ class SegmentWidget(Container[Widget]):
         for event in self._moves():
             event.disconnect(self._moved)
         self._tune.close_threads()
+        self._outlook.close()
         if self._run is not None:
             self._run.abandon()
             self._run = None
@@ -305,11 +309,22 @@ class SegmentWidget(Container[Widget]):
         self._segment.enabled = problem is None and not self.running
         self._tune.visible = not self.running and self._can_tune()
         self._cancel.enabled = self.running and self._run is not None and not self._run.cancelled
+        self._outlook.refresh()
         if not self.running:
             self._line.value = self._outcome or problem or ""
 
     def _show_line(self, text: str) -> None:
         self._line.value = text
+
+    def _foretold(self) -> tuple[Image, SegmentOptions] | None:
+        """Return the run to foretell: none while one is under way, or where the form is not complete."""
+        layer, axes = self.layer, self.state.axes_taken
+        if self.running or layer is None or axes is None or self.state.problem is not None:
+            return None
+        try:
+            return image_from_layer(layer, axes), self.segment_options()
+        except TiledUnetError:
+            return None
 
     def _can_tune(self) -> bool:
         """Whether the maps that are kept are those of the layer that is chosen, and its labels are there."""

@@ -71,7 +71,7 @@ class Tune(Container[Widget]):
             slider.changed.connect(self._moved)
             self.track(name).sliderReleased.connect(self.decode_all)
             slider.native.setMinimumWidth(60)
-        layers = PushButton(text="Show ▾", name="show", tooltip="maps and uncertainty of the last run as layers")
+        layers = PushButton(text="Show", name="show", tooltip="maps and uncertainty of the last run as layers")
         self.menu = QMenu(layers.native)
         add_entry(self.menu, "Maps", "what the network gave, an image layer each", self.show_maps)
         add_entry(self.menu, "Uncertainty", "how unsure the network is, as entropy from 0 to 1", self.show_uncertainty)
