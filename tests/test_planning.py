@@ -12,6 +12,7 @@ from napari_tiled_unet.errors import MemoryBudgetError, OptionsError
 from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
 from napari_tiled_unet.planning import bytes_per_voxel, choose_tiles
 from napari_tiled_unet.tiling import TilePlan
+from tests.models import blob_model
 
 NETWORK = build_network(network_spec("unet", width=4, depth=2, out_channels=2)).eval()
 NETWORK_3D = build_network(network_spec("unet", ndim=3, width=4, depth=2, out_channels=2)).eval()
@@ -119,3 +120,12 @@ def test_an_axis_that_one_tile_covers_needs_no_overlap() -> None:
     _, caution = plan((8, 3000, 300), NETWORK_3D, tile=(8, 128, 300), overlap=(0, 40, 0))
     assert NETWORK_3D.receptive_field[1] <= 40
     assert caution is None
+
+
+def test_tiles_that_are_watched_are_smaller() -> None:
+    network = blob_model().network
+    still, _ = choose_tiles((4096, 4096), "auto", "auto", network, voxel_bytes=10, budget=2**40)
+    live, _ = choose_tiles((4096, 4096), "auto", "auto", network, voxel_bytes=10, budget=2**40, live=True)
+    assert math.prod(live.tile) <= 2**20 < math.prod(still.tile)
+    asked, _ = choose_tiles((4096, 4096), (2048,), "auto", network, voxel_bytes=10, budget=2**40, live=True)
+    assert asked.tile == (2048, 2048)

@@ -63,7 +63,9 @@ class Forecast:
         if self.problem is not None:
             return self.problem
         tiles = f"{self.n_tiles:,} {'tile' if self.n_tiles == 1 else 'tiles'}"
-        size = f"{self.memory / GIB:.1f} GiB" if self.memory >= 0.1 * GIB else f"{max(1, round(self.memory / 2**20))} MiB"
+        size = (
+            f"{self.memory / GIB:.1f} GiB" if self.memory >= 0.1 * GIB else f"{max(1, round(self.memory / 2**20))} MiB"
+        )
         return f"{tiles}, {size}" + ("" if self.seconds is None else f", about {duration(self.seconds)}")
 
 
@@ -74,7 +76,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
+def forecast(image: Image, model: Model, options: SegmentOptions, *, live: bool = False) -> Forecast:
     """Foretell a run; nothing of the image is read.
 
     Parameters
@@ -85,6 +87,8 @@ def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
         With what.
     options : SegmentOptions
         How.
+    live : bool
+        Whether its tiles will be watched, as for :func:`iter_segment`.
 
     Returns
     -------
@@ -116,6 +120,7 @@ def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
             voxel_bytes=voxel_bytes,
             budget=memory_budget(options.memory, device),
             trained_overlap=spec.overlap,
+            live=live,
         )
     except MemoryBudgetError as error:
         return Forecast(problem=str(error))

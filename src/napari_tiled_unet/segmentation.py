@@ -126,7 +126,8 @@ def iter_segment(
         is given their shape and makes the array that takes them, for example a ``numpy.memmap``;
         or returns None, and they are not kept.
     live : bool
-        Whether ``TileDone`` carries what the tile adds to the maps.
+        Whether ``TileDone`` carries what the tile adds to the maps; ``tile="auto"`` takes smaller
+        tiles then.
     focus : Focus, optional
         What is computed first; may be moved during the run. The labels do not depend on it.
 
@@ -197,6 +198,7 @@ def _run(
         voxel_bytes=bytes_per_voxel(model.network, dtype),
         budget=budget,
         trained_overlap=spec.overlap,
+        live=wishes.live,
     )
     if caution:
         yield Notice(caution, caution=True)

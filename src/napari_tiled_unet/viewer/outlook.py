@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import Label
 from qtpy.QtCore import QTimer
 
-from napari_tiled_unet.viewer.worker import Latest, loaded_model, one_core_left
+from napari_tiled_unet.viewer.worker import Latest, loaded_model, one_core_left, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,12 +26,13 @@ def foretold(image: Image, options: SegmentOptions) -> Forecast:
     """Return the forecast of a run; slow the first time, when model and rate are not known."""
     from napari_tiled_unet.forecast import calibrate, forecast
 
+    warm_up()
     with one_core_left():
         model = loaded_model(options.model)
-        found = forecast(image, model, options)
+        found = forecast(image, model, options, live=True)
         if found.problem is None and found.seconds is None:
             calibrate(model, options)
-            found = forecast(image, model, options)
+            found = forecast(image, model, options, live=True)
     return found
 
 

@@ -113,6 +113,15 @@ def loaded_model(name: str) -> Model:
     return _loaded(path, path.stat().st_mtime_ns)
 
 
+@functools.cache
+def warm_up() -> None:
+    """Import what napari imports at the first Labels layer, which would hold up the viewer then."""
+    import numpy as np
+    from napari.layers import Labels
+
+    Labels(np.zeros((2, 2), np.uint8))
+
+
 @contextlib.contextmanager
 def one_core_left() -> Iterator[None]:
     """Let torch take all cores but one, so that the viewer answers during a run."""
