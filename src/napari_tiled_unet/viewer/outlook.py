@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import Label
 from qtpy.QtCore import QTimer
 
+from napari_tiled_unet.viewer.rows import sentence
 from napari_tiled_unet.viewer.worker import Latest, loaded_model, one_core_left, warm_up
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ class Outlook:
     """
 
     def __init__(self, question: Callable[[], tuple[Image, SegmentOptions] | None]) -> None:
-        self.widget = Label(name="outlook", label="", value="", tooltip="what the run will take, about")
-        self.widget.native.setWordWrap(True)
+        self.widget = sentence("outlook", "what the run will take, about")
         self._question = question
         self._answers = Latest()
         self._asked = 0

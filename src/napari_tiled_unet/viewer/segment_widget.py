@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import Container, Label, PushButton, Widget
+from magicgui.widgets import Container, PushButton, Widget
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 
@@ -33,6 +33,7 @@ from napari_tiled_unet.viewer.rows import (
     ScrollingRows,
     folding,
     row_widget,
+    sentence,
     show_meaning,
     side_by_side,
 )
@@ -109,8 +110,7 @@ class SegmentWidget(Container[Widget]):
         self._outlook = Outlook(self._foretold)
         self._tune = Tune(self._viewer, self._tuned)
         self._tune.visible = False
-        self._line = Label(name="line", label="", value="")
-        self._line.native.setWordWrap(True)
+        self._line = sentence("line")
         buttons = side_by_side(self._segment, self._cancel, name="buttons")
         self.extend([self._outlook.widget, buttons, self._bar.widget, self._line, self._tune, self._repeat])
         self._form = rows  # the scroll area holds its Qt half only
