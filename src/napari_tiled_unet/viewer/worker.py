@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
@@ -124,15 +125,34 @@ def warm_up() -> None:
 
 @contextlib.contextmanager
 def one_core_left() -> Iterator[None]:
-    """Let torch take all cores but one, so that the viewer answers during a run."""
+    """Let torch take all cores but one, so that the viewer answers during a run.
+
+    The number of threads is of the process: the last one to leave puts it back.
+    """
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 1) - 1)))
+    with _threads.lock:
+        if _threads.inside == 0:
+            _threads.before = torch.get_num_threads()
+            torch.set_num_threads(max(1, min(_threads.before, (os.cpu_count() or 1) - 1)))
+        _threads.inside += 1
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _threads.lock:
+            _threads.inside -= 1
+            if _threads.inside == 0:
+                torch.set_num_threads(_threads.before)
+
+
+@dataclass
+class _Threads:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    inside: int = 0
+    before: int = 1
+
+
+_threads = _Threads()
 
 
 class _ClosingWorker(GeneratorWorker):  # type: ignore[misc]
