@@ -255,9 +255,9 @@ class Latest:
         """Ask nothing more, and hear of nothing any more."""
         self._closed, self._waiting = True, None
 
-    def _tell(self, answer: Callable[[Any], None], result: Any) -> None:
+    def _tell(self, answer: Callable[[Any], None], result: tuple[Any]) -> None:
         if not self._closed:
-            answer(result)
+            answer(result[0])
 
     def _next(self) -> None:
         self._worker = None
@@ -266,9 +266,10 @@ class Latest:
             self.ask(work, answer)
 
 
-def _caught(work: Callable[[], Any]) -> Any:
+def _caught(work: Callable[[], Any]) -> tuple[Any]:
+    # In a tuple, since the worker raises an exception that is returned.
     try:
-        return work()
+        return (work(),)
     except Exception as error:  # noqa: BLE001  who asked decides what it means
         traceback.clear_frames(error.__traceback__)
-        return error
+        return (error,)
