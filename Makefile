@@ -30,6 +30,13 @@ napari: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python -m benchmarks.roofline
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.stardist
+	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.compare
+	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.report
 
 docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict

@@ -28,6 +28,14 @@ def user_models(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return model_folder
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep conversions and calibrations of the tests to the tests, one folder for the session."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("TILED_UNET_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Return a seeded generator."""

@@ -167,6 +167,24 @@ def test_no_object_keeps_a_hole_of_its_own(ndim: int, seed: int) -> None:
             assert set(labels[ring]) != {value}
 
 
+@BOTH
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), band_voxels=st.integers(1, 700))
+def test_objects_do_not_depend_on_the_bands(ndim: int, seed: int, band_voxels: int) -> None:
+    maps = random_maps(ndim, seed)
+    whole = objects_from_maps(maps, min_size=4, band_voxels=10**9)
+    np.testing.assert_array_equal(objects_from_maps(maps, min_size=4, band_voxels=band_voxels), whole)
+
+
+@BOTH
+@pytest.mark.parametrize("seed", range(3))
+def test_half_precision_maps_give_the_same_objects(ndim: int, seed: int) -> None:
+    maps = random_maps(ndim, seed)
+    found, expected = objects_from_maps(maps.astype(np.float16)), objects_from_maps(maps)
+    assert np.mean((found > 0) != (expected > 0)) < 0.002
+    assert abs(int(found.max()) - int(expected.max())) <= 1
+
+
 def test_no_foreground_is_no_object() -> None:
     assert objects_from_maps(np.zeros((2, 5, 5), np.float32)).max() == 0
     assert objects_from_maps(np.ones((2, 5, 5), np.float32)).tolist() == np.ones((5, 5)).tolist()

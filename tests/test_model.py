@@ -27,6 +27,7 @@ from napari_tiled_unet.model import (
 from napari_tiled_unet.networks.zoo import build_network, network_spec
 from napari_tiled_unet.normalise import Normalisation
 from napari_tiled_unet.targets import Classes, Objects
+from tests.models import blob_model
 
 
 def tiny_model(**changes: object) -> Model:
@@ -210,3 +211,15 @@ def test_listing_models_does_not_import_torch() -> None:
         "import sys; from napari_tiled_unet.model import list_models; list_models(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_header_of_any_length_is_no_pickle(tmp_path: Path) -> None:
+    """The file starts with the length of its header, and that may start with the byte of a pickle."""
+    model = blob_model()
+    for more in range(0, 256, 4):
+        summary = model.spec.model_copy(update={"summary": "x" * more})
+        save_model(Model(summary, model.network), tmp_path / "a.safetensors", overwrite=True)
+        if (tmp_path / "a.safetensors").read_bytes()[0] == 0x80:
+            break
+    assert (tmp_path / "a.safetensors").read_bytes()[0] == 0x80
+    assert read_spec(tmp_path / "a.safetensors").summary == "x" * more

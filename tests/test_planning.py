@@ -7,15 +7,28 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from napari_tiled_unet.errors import MemoryBudgetError, OptionsError
+from napari_tiled_unet.footprint import footprint
 from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
-from napari_tiled_unet.planning import bytes_per_voxel, choose_tiles
-from napari_tiled_unet.tiling import TilePlan
-from tests.models import blob_model
+from napari_tiled_unet.planning import Choice, Costs, bytes_per_voxel, choose_tiles
+from napari_tiled_unet.tiling import TilePlan, plan_tiles
 
 NETWORK = build_network(network_spec("unet", width=4, depth=2, out_channels=2)).eval()
 NETWORK_3D = build_network(network_spec("unet", ndim=3, width=4, depth=2, out_channels=2)).eval()
+
+
+def choose(
+    shape: tuple[int, ...],
+    network: Network = NETWORK,
+    tile: tuple[int, ...] | str = "auto",
+    overlap: tuple[int, ...] | str = "auto",
+    megabytes: float = 1000.0,
+    **more: Any,
+) -> Choice:
+    return choose_tiles(shape, tile, overlap, network, costs=Costs(100.0, int(megabytes * 1e6)), **more)
 
 
 def plan(
@@ -26,7 +39,8 @@ def plan(
     megabytes: float = 1000.0,
     **more: Any,
 ) -> tuple[TilePlan, str | None]:
-    return choose_tiles(shape, tile, overlap, network, voxel_bytes=100.0, budget=int(megabytes * 1e6), **more)
+    choice = choose(shape, network, tile, overlap, megabytes, **more)
+    return choice.plan, choice.caution
 
 
 def test_a_frame_that_fits_is_one_tile() -> None:
@@ -69,8 +83,11 @@ def test_exact_overlap_is_kept_whatever_it_costs() -> None:
 
 
 def test_the_specs_overlap_is_taken_by_auto() -> None:
-    chosen, _ = plan((3000, 2500), megabytes=100, trained_overlap=(8, 8))
+    chosen, caution = plan((3000, 2500), megabytes=100, trained_overlap=(8, 8))
     assert chosen.overlap == (8, 8)
+    assert caution is None, "it was measured to be enough"
+    _, caution = plan((3000, 2500), megabytes=100, overlap=(7,), trained_overlap=(8, 8))
+    assert caution is not None
 
 
 def test_what_is_asked_for_is_done() -> None:
@@ -122,10 +139,86 @@ def test_an_axis_that_one_tile_covers_needs_no_overlap() -> None:
     assert caution is None
 
 
-def test_tiles_that_are_watched_are_smaller() -> None:
-    network = blob_model().network
-    still, _ = choose_tiles((4096, 4096), "auto", "auto", network, voxel_bytes=10, budget=2**40)
-    live, _ = choose_tiles((4096, 4096), "auto", "auto", network, voxel_bytes=10, budget=2**40, live=True)
-    assert math.prod(live.tile) <= 2**20 < math.prod(still.tile)
-    asked, _ = choose_tiles((4096, 4096), (2048,), "auto", network, voxel_bytes=10, budget=2**40, live=True)
-    assert asked.tile == (2048, 2048)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_the_chosen_tiles_cost_no_more_than_the_others(data: st.DataObject) -> None:
+    network = data.draw(st.sampled_from([NETWORK, NETWORK_3D]))
+    shape = tuple(data.draw(st.integers(1, 3000 if network is NETWORK else 300)) for _ in network.stride)
+    megabytes = data.draw(st.sampled_from([0.5, 3.0, 30.0, 300.0, 1000.0]))
+    overlap = tuple(data.draw(st.integers(0, 20)) for _ in shape)
+    try:
+        choice = choose(shape, network, overlap=overlap, megabytes=megabytes)
+    except MemoryBudgetError:
+        assert math.prod(2 * o + 2 * s for o, s in zip(overlap, network.stride, strict=True)) * 100 > megabytes * 1e6
+        return
+    chosen = choice.considered[0]
+    assert (chosen.tile, chosen.n_tiles, chosen.voxels) == (
+        choice.plan.tile,
+        len(choice.plan),
+        choice.plan.voxels_computed,
+    )
+    assert chosen.bytes <= megabytes * 1e6
+    assert chosen.cost >= chosen.work_ratio
+    for other in choice.considered:
+        if other.fits and other.bytes <= choice.costs.comfort and math.prod(other.tile) <= 2**22:
+            assert other.cost >= chosen.cost * 0.999
+        assert other.n_tiles == len(plan_tiles(shape, other.tile, overlap, network.stride))
+
+
+def test_flat_stacks_get_flat_wide_tiles() -> None:
+    chosen, _ = plan((12, 400, 400), NETWORK_3D, megabytes=60, overlap=(8,))
+    assert chosen.tile[0] == chosen.padded[0] == 12
+    assert min(chosen.tile[1:]) > 100
+
+
+def test_memory_is_spent_where_it_saves_work() -> None:
+    # Tiles of 0.75 GiB would compute each voxel many times over.
+    dear, _ = plan((64, 600, 600), NETWORK_3D, overlap=(60,), megabytes=8000)
+    assert math.prod(dear.tile) * 100 > 0.2 * 2**30
+    # In two dimensions they do not.
+    cheap, _ = plan((9000, 9000), overlap=(60,), megabytes=8000)
+    assert math.prod(cheap.tile) * 100 <= 0.75 * 2**30
+
+
+def test_small_tiles_go_in_batches() -> None:
+    assert choose((600, 600), tile=(32,), overlap=(4,)).batch == 16
+    assert choose((600, 600), tile=(512,), overlap=(4,)).batch == 1
+    assert choose((40, 40), tile=(32,), overlap=(4,)).batch == 4, "no more than there are tiles"
+    assert choose((600, 600), tile=(32,), overlap=(4,), megabytes=0.25).batch == 2, "no more than fit"
+
+
+def test_a_smaller_tile_is_found_when_memory_was_short() -> None:
+    before = choose((600, 600), tile=(256,), overlap=(16,)).plan
+    after = choose((600, 600), tile=(256,), overlap=(16,), at_most=math.prod(before.tile) // 2).plan
+    assert math.prod(after.tile) <= math.prod(before.tile) // 2
+    assert after.overlap == before.overlap
+
+
+def test_the_choice_explains_itself() -> None:
+    choice = choose((3000, 2500), overlap="exact", megabytes=100)
+    text = "\n".join(choice.explain())
+    assert "the receptive field" in text
+    assert "chosen" in text
+    assert "does not fit" in text, "the whole frame was considered"
+    assert f"{choice.plan.voxels_computed}" in text
+    numbers = choice.numbers()
+    assert numbers["tile"] == list(choice.plan.tile)
+    assert numbers["work_ratio"] == pytest.approx(choice.plan.work_ratio, abs=1e-3)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_footprint_is_what_lives_at_the_peak(ndim: int) -> None:
+    network = build_network(network_spec("unet", ndim=ndim, width=4, depth=2, out_channels=2)).eval()
+    found = footprint(network, torch.float32)
+    assert footprint(network, torch.float32) == found, "measured once"
+    assert found.voxel_bytes == pytest.approx(bytes_per_voxel(network, torch.float32), rel=0.6)
+    assert footprint(network, torch.bfloat16).voxel_bytes == pytest.approx((found.voxel_bytes - 8) / 2 + 8)
+    wide = footprint(
+        build_network(network_spec("unet", ndim=ndim, width=8, depth=2, out_channels=2)).eval(), torch.float32
+    )
+    assert wide.voxel_bytes > 1.5 * found.voxel_bytes
+    # The finest level alone: two convolutions down, two up (the first of twice the channels).
+    finest = 3**ndim * (4 + 4 * 4 + 8 * 4 + 4 * 4)
+    assert finest < found.voxel_work < 3 * finest
+    assert wide.voxel_work == pytest.approx(4 * found.voxel_work, rel=0.1)
+    assert found.operations > 20

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tiled_unet.errors import MemoryBudgetError
+from napari_tiled_unet.errors import FileError, MemoryBudgetError
+from napari_tiled_unet.events import Event, Notice, TileDone
 from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
-from napari_tiled_unet.normalise import Normalisation, measure
+from napari_tiled_unet.normalise import Normalisation, Statistics, measure
 from napari_tiled_unet.options import SegmentOptions
-from napari_tiled_unet.predict import iter_predict
+from napari_tiled_unet.predict import Empty, Manner, TileShortageError, iter_predict
 from napari_tiled_unet.runtime import Runner
+from napari_tiled_unet.shortage import zeros_or_disk
 from napari_tiled_unet.targets import Objects
 from napari_tiled_unet.tiling import TilePlan, plan_tiles
 
@@ -50,7 +55,7 @@ def drain(
 ) -> np.ndarray:
     statistics, _ = measure(frame, Normalisation())
     runner = Runner(network, (target or Objects()).activate, CPU, torch.float32)
-    events = iter_predict(frame, statistics, runner, plan, n_maps=2, blend=blend)
+    events = iter_predict(frame, statistics, runner, plan, n_maps=2, manner=Manner(blend=blend))
     count = 0
     while True:
         try:
@@ -154,12 +159,183 @@ def test_closing_stops_after_the_tile_in_work() -> None:
 
 def test_running_out_of_memory_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = Runner(NETWORKS["2D"], torch.sigmoid, CPU, torch.float32)
+    runner.run(np.zeros((1, 1, 8, 8), np.float32))
 
     def too_much(x: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(runner, "_network", too_much)
+    monkeypatch.setattr(runner._running, "_network", too_much)
     with pytest.raises(
         MemoryBudgetError, match=r"tiles of \(8, 8\) voxels ran out of memory on cpu; take a smaller tile"
     ):
         runner.run(np.zeros((1, 1, 8, 8), np.float32))
+
+
+def gone_through(
+    plan: TilePlan, frame: np.ndarray, runner: object, manner: Manner | None = None
+) -> tuple[list[Event], np.ndarray]:
+    """Return the events and the maps."""
+    statistics, _ = measure(frame, Normalisation("none"))
+    events = iter_predict(frame, statistics, runner, plan, n_maps=1, manner=manner)
+    seen = []
+    while True:
+        try:
+            seen.append(next(events))
+        except StopIteration as end:
+            return seen, end.value
+
+
+class Doubling:
+    """A network that doubles, and can only be given so many voxels at once."""
+
+    def __init__(self, most: float = math.inf, error: Exception | None = None) -> None:
+        self.most, self.error = most, error or MemoryBudgetError("no")
+        self.sizes: list[int] = []
+
+    def run(self, tiles: np.ndarray) -> np.ndarray:
+        if tiles.size > self.most:
+            raise self.error
+        self.sizes.append(len(tiles))
+        return 2 * tiles
+
+
+PLAN = plan_tiles((64, 64), (16, 16), (2, 2), (4, 4))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7, 100])
+def test_batches_change_nothing(batch: int) -> None:
+    frame, runner = image((64, 64), 3), Doubling()
+    events, maps = gone_through(PLAN, frame, runner, Manner(batch=batch))
+    np.testing.assert_array_equal(maps, 2.0 * frame)
+    assert sorted(e.index for e in events) == list(range(len(PLAN)))
+    assert max(runner.sizes) == min(batch, len(PLAN))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryBudgetError("no"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_batches_are_halved_when_memory_runs_out(error: Exception) -> None:
+    frame, runner = image((64, 64), 3), Doubling(most=3 * 256, error=error)
+    events, maps = gone_through(PLAN, frame, runner, Manner(batch=8))
+    np.testing.assert_array_equal(maps, 2.0 * frame)
+    notices = [e.message for e in events if isinstance(e, Notice)]
+    assert notices == [f"memory ran short: batches of {n} tiles from here on" for n in (4, 2)]
+    assert sorted(e.index for e in events if isinstance(e, TileDone)) == list(range(len(PLAN)))
+    assert max(runner.sizes) == 2
+
+
+def test_a_single_tile_that_does_not_fit_is_told_apart() -> None:
+    with pytest.raises(TileShortageError, match=r"a tile of \(16, 16\) voxels ran out of memory; take a smaller tile"):
+        gone_through(PLAN, image((64, 64), 3), Doubling(most=200), Manner(batch=4))
+
+
+def test_other_errors_are_not_taken_for_it() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        gone_through(PLAN, image((64, 64), 3), Doubling(most=1, error=RuntimeError("mat1 and mat2")), Manner(batch=4))
+
+
+def test_tiles_that_hold_nothing_are_not_computed() -> None:
+    frame = np.zeros((1, 64, 64), np.float32)
+    frame[0, 5, 5], frame[0, 60, 33] = 3, 3
+    runner = Doubling()
+    events, maps = gone_through(PLAN, frame, runner, Manner(batch=4, empty=Empty(0.5, (0.0,))))
+    np.testing.assert_array_equal(maps, 2 * frame)
+    holding = [t.index for t in PLAN if frame[(0, *t.read)].max() > 0]
+    assert [e.index for e in events if not e.empty] == holding
+    assert sum(runner.sizes) == len(holding) < len(PLAN)
+    _, maps = gone_through(PLAN, np.zeros((1, 64, 64), np.float32), runner, Manner(empty=Empty(0.5, (7.0,))))
+    assert (maps == 7).all()
+
+
+def test_no_thread_is_left() -> None:
+    def helpers() -> list[str]:
+        return [t.name for t in threading.enumerate() if t.name.startswith("tiled-unet")]
+
+    frame = image((64, 64), 3)
+    statistics, _ = measure(frame, Normalisation("none"))
+    for tiles in (0, 1, 5):
+        events = iter_predict(frame, statistics, Doubling(), PLAN, n_maps=1)
+        for _ in range(tiles):
+            next(events)
+        assert len(helpers()) == min(tiles, 1)
+        events.close()
+        assert helpers() == []
+    with pytest.raises(TileShortageError):
+        gone_through(PLAN, frame, Doubling(most=1))
+    assert helpers() == []
+
+
+def test_the_next_tile_is_read_while_one_is_computed() -> None:
+    read = []
+    frame = image((64, 64), 3)
+
+    class Watched:
+        shape = frame.shape
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, box: Any) -> np.ndarray:
+            read.append(box)
+            return frame[box]
+
+    class Waiting(Doubling):
+        def run(self, tiles: np.ndarray) -> np.ndarray:
+            # The helper reads one tile further, while this one is in work.
+            wanted = min(len(self.sizes) + 2, len(PLAN))
+            for _ in range(500):
+                if len(read) >= wanted:
+                    break
+                time.sleep(0.01)
+            assert len(read) == wanted
+            return super().run(tiles)
+
+    statistics, _ = measure(frame, Normalisation("none"))
+    for _ in iter_predict(Watched(), statistics, Waiting(), PLAN, n_maps=1):
+        pass
+    assert len(read) == len(PLAN)
+
+
+def test_an_error_while_reading_ahead_reaches_the_caller() -> None:
+    class Broken:
+        shape = (1, 64, 64)
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, box: tuple[slice, ...]) -> np.ndarray:
+            if box[1].start > 0:
+                raise FileError("cut off")
+            return np.zeros((1, 16, 16))
+
+    with pytest.raises(FileError, match="cut off"):
+        for _ in iter_predict(Broken(), Statistics((0.0,), (1.0,)), Doubling(), PLAN, n_maps=1):
+            pass
+
+
+def test_maps_may_lie_in_a_file() -> None:
+    frame = image((64, 64), 3)
+    for blend in ("crop", "gaussian"):
+        _, inside = gone_through(PLAN, frame, Doubling(), Manner(blend=blend))
+        manner = Manner(blend=blend, allocate=lambda shape, dtype: zeros_or_disk(shape, dtype, free=0))
+        _, on_disk = gone_through(PLAN, frame, Doubling(), manner)
+        assert isinstance(on_disk, np.memmap)
+        np.testing.assert_array_equal(on_disk, inside)
+    assert not isinstance(zeros_or_disk((4, 4), np.float16), np.memmap)
+
+
+def test_an_array_that_cannot_be_allocated_goes_to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("napari_tiled_unet.shortage.np.zeros", full)
+    values = zeros_or_disk((3, 5), np.uint16)
+    assert isinstance(values, np.memmap)
+    assert not values.any()

@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
-from napari_tiled_unet.summits import prominent_basins
+from napari_tiled_unet.summits import bands, prominent_basins
 
 
 def line(*heights: float) -> np.ndarray:
@@ -98,3 +98,20 @@ def test_it_is_the_watershed_from_the_h_maxima(ndim: int, seed: int) -> None:
     flooded = watershed(-height, seeds, connectivity=1)
     of_seed = np.array([0, *(np.bincount(labels[seeds == k]).argmax() for k in range(1, count + 1))])
     assert np.mean(of_seed[flooded] == labels) > 0.9
+
+
+@BOTH
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), band_voxels=st.integers(1, 500))
+def test_bands_change_nothing(ndim: int, seed: int, band_voxels: int) -> None:
+    height, mask = landscape(ndim, seed)
+    # Steps make many ties, at the borders of bands too.
+    for land in (height, np.round(height * 8) / 8):
+        whole = prominent_basins(land, mask, prominence=0.1, least=0.3, band_voxels=10**9)
+        banded = prominent_basins(land, mask, prominence=0.1, least=0.3, band_voxels=band_voxels)
+        np.testing.assert_array_equal(banded, whole)
+
+
+def test_bands_cover_the_first_axis() -> None:
+    assert list(bands((7, 10), 30)) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert list(bands((2, 10), 1)) == [slice(0, 1), slice(1, 2)]

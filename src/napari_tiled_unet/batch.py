@@ -30,6 +30,7 @@ def run_batch(
     save_maps: bool,
     overwrite: bool,
     as_json: bool,
+    explain_plan: bool = False,
 ) -> int:
     """Segment files and report; return the exit status.
 
@@ -45,6 +46,8 @@ def run_batch(
         Whether to write the maps too, and to replace results that exist.
     as_json : bool
         Whether to report for machines.
+    explain_plan : bool
+        Whether to say which tiles are taken and why.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def run_batch(
 
     from napari_tiled_unet.model import load_model
 
-    batch = _Batch(load_model(options.model), options, save_maps, overwrite)
+    batch = _Batch(load_model(options.model), options, save_maps, overwrite, explain_plan)
     results: list[FileResult] = []
     started = time.perf_counter()
     with shown_progress() as progress:
@@ -117,6 +120,7 @@ class _Batch:
     options: SegmentOptions
     save_maps: bool
     overwrite: bool
+    explain_plan: bool = False
 
     def segment(self, image: Path, labels: Path, progress: Progress, *, taken: bool) -> FileResult:
         """Segment one file; whatever is wrong with it ends up in the result."""
@@ -150,6 +154,8 @@ class _Batch:
             for event in events:
                 if isinstance(event, Planned):
                     progress.plan(event.n_tiles)
+                    if self.explain_plan:
+                        progress.say("\n".join(event.explanation))
                 elif isinstance(event, TileDone):
                     progress.advance()
                 elif isinstance(event, Notice):

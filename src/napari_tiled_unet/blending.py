@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -41,6 +42,8 @@ class Blend:
     out : array, ``(channels, *plan.shape)``, optional
         Where ``crop`` writes: anything with a shape that takes ``out[box] = values``, for
         example a ``numpy.memmap`` when the maps are larger than memory. It has its own dtype.
+    allocate : callable, default numpy.zeros
+        Makes the array that tiles are joined in, from shape and dtype: where it should not be memory.
 
     Raises
     ------
@@ -66,6 +69,7 @@ class Blend:
         mode: BlendMode = "crop",
         dtype: npt.DTypeLike = np.float32,
         out: Any = None,
+        allocate: Callable[..., npt.NDArray[Any]] = np.zeros,
     ) -> None:
         if mode not in ("crop", "gaussian"):
             raise OptionsError(f"blend={mode!r} is unknown; it must be 'crop' or 'gaussian'")
@@ -84,12 +88,12 @@ class Blend:
         if mode == "gaussian":
             if self._dtype.kind != "f":
                 raise OptionsError(f"dtype={self._dtype} cannot hold a weighted mean; take a float, or blend='crop'")
-            self._out = np.zeros(shape, np.promote_types(self._dtype, np.float32))
+            self._out = allocate(shape, np.promote_types(self._dtype, np.float32))
             self._shares = tuple(
                 _axis_shares(s, t, n) for s, t, n in zip(plan.starts, plan.tile, plan.shape, strict=True)
             )
         elif out is None:
-            self._out = np.zeros(shape, self._dtype)
+            self._out = allocate(shape, self._dtype)
 
     def add(self, tile: Tile, maps: npt.ArrayLike) -> None:
         """Take the network's output of one tile.
@@ -124,6 +128,11 @@ class Blend:
         else:
             self._add_weighted(tile, maps)
         self._missing.remove(tile.index)
+
+    @property
+    def missing(self) -> frozenset[int]:
+        """Indices of the tiles that were not added yet."""
+        return frozenset(self._missing)
 
     def weights(self, tile: Tile) -> npt.NDArray[np.float32]:
         """Return the share that a tile has in each voxel of the frame that it reads.

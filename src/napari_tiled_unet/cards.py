@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from napari_tiled_unet.model import ModelSpec, list_models, user_folder
+from napari_tiled_unet.model import SEAM_TOLERANCE, ModelSpec, SeamPoint, list_models, user_folder
 
 
 def print_models(*, as_json: bool) -> None:
@@ -37,6 +37,7 @@ def card_lines(spec: ModelSpec, path: Path | None = None) -> list[str]:
         ("network", f"{network.architecture} in {network.ndim}D, width {network.width}, depth {network.depth}"),
         ("norm", network.norm),
         ("target", f"{spec.target.kind} ({', '.join(spec.target.channels)})"),
+        ("overlap", _overlap(spec)),
         ("licence", spec.licence or "not stated"),
         *((f"training {key}".replace("_", " "), value) for key, value in spec.training.items()),
         *((f"score {key}".replace("_", " "), f"{value:.3f}") for key, value in spec.scores.items()),
@@ -46,6 +47,28 @@ def card_lines(spec: ModelSpec, path: Path | None = None) -> list[str]:
         rows.append(("file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"))
     width = max(len(name) for name, _ in rows)
     return [f"{spec.name}: {spec.summary}", *(f"  {name:<{width}}  {value}" for name, value in rows)]
+
+
+def seam_lines(spec: ModelSpec) -> list[str]:
+    """Return the seam error of a model against the overlap, a line per overlap."""
+    lines = [f"{'overlap':>16} {'largest map error':>18} {'voxels changed':>15} {'objects changed':>16}"]
+    lines += [f"{_by(p.overlap):>16} {p.max_map:>18.4f} {p.voxels:>14.4%} {p.objects:>16.2%}" for p in spec.seams]
+    earned = spec.earned_overlap
+    if earned is None:
+        return [*lines, f"none is within the tolerance (no object, no map by more than {SEAM_TOLERANCE:g})"]
+    return [*lines, f"overlap=auto takes {_by(earned)} (no object, no map by more than {SEAM_TOLERANCE:g})"]
+
+
+def _overlap(spec: ModelSpec) -> str:
+    earned = spec.earned_overlap
+    if earned is None:
+        return "not measured"
+    point: SeamPoint | None = next((p for p in spec.seams if p.overlap == earned), None)
+    return _by(earned) if point is None else f"{_by(earned)}, maps within {point.max_map:.4f} of the whole image"
+
+
+def _by(sides: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sides))
 
 
 def _normalisation(spec: ModelSpec) -> str:

@@ -38,6 +38,7 @@ def segment(
     save_maps: bool = False,
     overwrite: bool = False,
     json: bool = False,
+    explain_plan: bool = False,
     options: Annotated[SegmentOptions, Parameter(name="*")] = SegmentOptions(),  # noqa: B008
 ) -> int:
     """Turn images into label images.
@@ -54,12 +55,16 @@ def segment(
         replace results that exist; otherwise their images are skipped
     json
         print one JSON document for machines instead of the table
+    explain_plan
+        say which tiles are taken and why, and what else was considered
     options
         how to segment
     """
     from napari_tiled_unet.batch import run_batch
 
-    return run_batch(paths, options, out=out, save_maps=save_maps, overwrite=overwrite, as_json=json)
+    return run_batch(
+        paths, options, out=out, save_maps=save_maps, overwrite=overwrite, as_json=json, explain_plan=explain_plan
+    )
 
 
 @app.command(name="run")
@@ -117,6 +122,26 @@ def models(name: str | None = None, /, *, json: bool = False) -> int:
     path = find_model(name)
     spec = read_spec(path)
     print(spec.model_dump_json(indent=2) if json else "\n".join(card_lines(spec, path)))
+    return DONE
+
+
+@app.command
+def seams(name: str, paths: list[Path], /, *, save: bool = False) -> int:
+    """Measure how much a model's tiles differ from the whole image, against their overlap.
+
+    Parameters
+    ----------
+    name
+        model to measure
+    paths
+        images like those that it is for, or folders of them; a few of the size of two tiles suffice
+    save
+        write the result into the model file, where overlap=auto looks for it
+    """
+    from napari_tiled_unet.cards import seam_lines
+    from napari_tiled_unet.seams import measure_files
+
+    print("\n".join(seam_lines(measure_files(name, paths, save=save))))
     return DONE
 
 

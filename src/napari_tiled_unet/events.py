@@ -41,14 +41,14 @@ class Notice(Event):
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """The work is known, before any of it is done.
+    """The work is known, before any of it is done; told again if memory ran out and tiles became smaller.
 
     Attributes
     ----------
     n_frames : int
         Number of frames of the image.
     n_tiles : int
-        Number of tiles of the whole run, all frames together.
+        Number of tiles of the whole run, all frames together, those that are done included.
     shape : tuple of int
         Shape of the labels that will come.
     axes : str
@@ -57,6 +57,8 @@ class Planned(Event):
         The tiles of each frame, on the grid of the network.
     device, precision : str
         What the network runs on, and in which number format.
+    explanation : tuple of str
+        Why these tiles, in lines for people.
     """
 
     n_frames: int
@@ -66,6 +68,7 @@ class Planned(Event):
     plan: TilePlan
     device: str
     precision: str
+    explanation: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class TileDone(Event):
         ``(k, *shape of tile.crop)`` float32, what the tile adds to the maps, if ``live`` was
         asked for; the listener's own. Under ``blend="gaussian"`` the maps of the frame will be
         close to it, not the same.
+    empty : bool
+        Whether it held nothing by the model's spec and was not computed.
     """
 
     frame: int
@@ -93,6 +98,7 @@ class TileDone(Event):
     tile: Tile
     position: tuple[int, ...] = ()
     maps: npt.NDArray[np.float32] | None = None
+    empty: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_tiled_unet.errors import MemoryBudgetError
+from napari_tiled_unet.framewise import first_choice
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
-from napari_tiled_unet.planning import bytes_per_voxel, choose_tiles
+from napari_tiled_unet.planning import bytes_per_voxel
 from napari_tiled_unet.region import Region
 from napari_tiled_unet.runtime import GIB, Runner, choose_device, choose_precision, free_memory, memory_budget
 
@@ -76,7 +77,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def forecast(image: Image, model: Model, options: SegmentOptions, *, live: bool = False) -> Forecast:
+def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
     """Foretell a run; nothing of the image is read.
 
     Parameters
@@ -87,8 +88,6 @@ def forecast(image: Image, model: Model, options: SegmentOptions, *, live: bool 
         With what.
     options : SegmentOptions
         How.
-    live : bool
-        Whether its tiles will be watched, as for :func:`iter_segment`.
 
     Returns
     -------
@@ -108,20 +107,12 @@ def forecast(image: Image, model: Model, options: SegmentOptions, *, live: bool 
     if options.region:
         source = source.part(Region.parse(options.region))
     grid = Grid.of(source.frame_shape(spec.axes), scale)
-    device = choose_device(options.device)
+    device = choose_device(options.device, options.backend)
     dtype = choose_precision(options.precision, device)
     voxel_bytes = bytes_per_voxel(model.network, dtype)
+    budget = memory_budget(options.memory, device)
     try:
-        plan, _ = choose_tiles(
-            grid.network,
-            options.tile,
-            options.overlap,
-            model.network,
-            voxel_bytes=voxel_bytes,
-            budget=memory_budget(options.memory, device),
-            trained_overlap=spec.overlap,
-            live=live,
-        )
+        plan = first_choice(grid.network, model, options, dtype, budget, device.type).plan
     except MemoryBudgetError as error:
         return Forecast(problem=str(error))
     shape = source.label_shape(spec.axes)
@@ -145,7 +136,7 @@ def forecast(image: Image, model: Model, options: SegmentOptions, *, live: bool 
 
 def calibrate(model: Model, options: SegmentOptions) -> None:
     """Measure how fast a model runs here, on one tile, unless it is known."""
-    device = choose_device(options.device)
+    device = choose_device(options.device, options.backend)
     dtype = choose_precision(options.precision, device)
     key = _key(model, device, dtype)
     if key in _rates:
@@ -154,7 +145,7 @@ def calibrate(model: Model, options: SegmentOptions) -> None:
     side = _PROBE_VOXELS ** (1 / len(stride))
     shape = tuple(max(1, round(side / s)) * s for s in stride)
     tile = np.zeros((1, len(model.spec.channels), *shape), np.float32)
-    runner = Runner(model.network, model.spec.target.activate, device, dtype)
+    runner = Runner.of(model.network, model.spec.target.activate, options, device, dtype)
     runner.run(tile)  # the first is slower: memory, threads, choice of kernels
     started = time.perf_counter()
     runner.run(tile)

@@ -13,6 +13,7 @@ objects have a valley between them, and are parted there if it is deep enough::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,14 +22,14 @@ import numpy.typing as npt
 
 from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.metrics import Pairs, consecutive, overlapping_pairs
-from napari_tiled_unet.summits import prominent_basins
+from napari_tiled_unet.summits import BAND_VOXELS, bands, basins_of_land
 
 Labels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Objects = npt.NDArray[np.uint32]
 
 # Voxels of Gaussian blur that quiet the centre map before its summits are sought.
-_QUIET = 0.7
+_QUIET, _QUIET_REACH = 0.7, 2
 
 
 def classes_from_maps(probabilities: npt.NDArray[np.floating[Any]], background: int | None = 0) -> Labels:
@@ -143,13 +144,14 @@ def objects_from_maps(
     seed_prominence: float = 0.1,
     min_size: int = 0,
     fill_holes: bool = True,
+    band_voxels: int = BAND_VOXELS,
 ) -> Objects:
     """Return objects from foreground and centre map by watershed from the map's summits.
 
     Parameters
     ----------
     maps : numpy.ndarray
-        ``(2, [z,] y, x)`` float: foreground probability and centre map, both 0 to 1.
+        ``(2, [z,] y, x)`` float of any width: foreground probability and centre map, both 0 to 1.
     foreground_threshold : float
         Voxels of higher probability are object.
     seed_threshold : float
@@ -161,6 +163,8 @@ def objects_from_maps(
         Objects of fewer voxels are dropped, before holes are filled.
     fill_holes : bool
         Fill background that one object encloses.
+    band_voxels : int
+        Voxels that are in work at once; the objects do not depend on it.
 
     Returns
     -------
@@ -180,13 +184,46 @@ def objects_from_maps(
         raise ImageError(
             f"maps have shape {maps.shape}; objects need (2, [z,] y, x), the foreground and the centre map"
         )
+    land = _quiet_centre(maps, foreground_threshold, band_voxels)
+    labels = basins_of_land(land, prominence=seed_prominence, least=seed_threshold, band_voxels=band_voxels)
+    del land
+    _drop_small(labels, min_size, band_voxels)
+    return _filled_in_place(labels) if fill_holes else labels
+
+
+def _quiet_centre(maps: npt.NDArray[np.floating[Any]], threshold: float, band_voxels: int) -> npt.NDArray[np.float32]:
+    """Return the centre map without its noise, minus infinity outside the foreground."""
     from scipy.ndimage import gaussian_filter
 
-    mask = maps[0] > foreground_threshold
-    centre = gaussian_filter(maps[1], _QUIET, output=np.float32, truncate=3)
-    labels = prominent_basins(centre, mask, prominence=seed_prominence, least=seed_threshold)
-    labels = remove_small(labels, min_size)
-    return fill_object_holes(labels) if fill_holes else labels
+    shape = maps.shape[1:]
+    land = np.empty(shape, np.float32)
+    # A few rows at least, or most of the work were rows of the neighbours.
+    for band in bands(shape, max(band_voxels, 4 * _QUIET_REACH * math.prod(shape[1:]))):
+        # The blur reaches this far; rows further away cannot change the band.
+        start = max(0, band.start - _QUIET_REACH)
+        centre = maps[1, start : band.stop + _QUIET_REACH].astype(np.float32, copy=False)
+        blurred = gaussian_filter(centre, _QUIET, output=np.float32, radius=_QUIET_REACH)
+        land[band] = blurred[band.start - start : band.stop - start]
+        np.copyto(land[band], np.float32(-np.inf), where=maps[0, band] <= threshold)
+    return land
+
+
+def _drop_small(labels: Objects, min_size: int, band_voxels: int) -> None:
+    """Drop small objects, in place, and number the rest from 1 in their order; there are no gaps before."""
+    if min_size <= 1:
+        return
+    # int32 and band by band, since counting widens what it is given.
+    highest = int(labels.max(initial=0))
+    sizes = np.zeros(highest + 1, np.int64)
+    for band in bands(labels.shape, band_voxels):
+        sizes += np.bincount(labels[band].reshape(-1), minlength=highest + 1)
+    keep = sizes >= min_size
+    keep[0] = False
+    if keep[1:].all():
+        return
+    number = np.where(keep, np.cumsum(keep), 0).astype(np.uint32)
+    for band in bands(labels.shape, band_voxels):
+        labels[band] = number[labels[band]]
 
 
 def _components(mask: Mask) -> tuple[Objects, int]:
@@ -248,11 +285,14 @@ def fill_object_holes(labels: Labels) -> Objects:
         If labels are not integers in two or three dimensions.
     """
     _check_labels(labels)
-    filled = labels.astype(np.uint32, order="C")
+    return _filled_in_place(labels.astype(np.uint32, order="C"))
+
+
+def _filled_in_place(filled: Objects) -> Objects:
     gaps, n_gaps = _components(filled == 0)
     closed = np.ones(n_gaps + 1, bool)
     closed[0] = False
-    for axis in range(labels.ndim):
+    for axis in range(filled.ndim):
         for end in (0, -1):
             closed[np.take(gaps, end, axis=axis).ravel()] = False
     if not closed.any():

@@ -27,6 +27,32 @@ FORMAT_VERSION = 1
 _KEY = "tiled-unet"
 
 
+# What auto calls the same result as that of the whole frame: no object changes, and no map by more
+# than this. Thresholds on maps lie at tenths, and bfloat16 itself moves maps by as much.
+SEAM_TOLERANCE = 0.02
+
+
+class SeamPoint(BaseModel):
+    """What tiles change at one overlap, against the whole frame.
+
+    Attributes
+    ----------
+    overlap : tuple of int
+        Voxels per axis.
+    max_map : float
+        Largest difference of a map.
+    voxels, objects : float
+        Fractions of voxels whose label, and of objects whose shape, changes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    overlap: tuple[int, ...]
+    max_map: float = Field(ge=0)
+    voxels: float = Field(ge=0)
+    objects: float = Field(ge=0)
+
+
 class ModelSpec(BaseModel):
     """What a model file says about itself.
 
@@ -51,7 +77,13 @@ class ModelSpec(BaseModel):
     target : Classes or Objects
         What the maps mean and how they become labels.
     overlap : tuple of int or None
-        Overlap that ``overlap="auto"`` takes; None is the receptive field.
+        Overlap that ``overlap="auto"`` takes; None leaves it to ``seams``.
+    seams : tuple of SeamPoint
+        Seam error against overlap, ascending, as measured; ``overlap="auto"`` takes the smallest
+        overlap from which on it is within the tolerance. Empty when not measured.
+    empty_below : float or None
+        Tiles whose normalised intensities all lie below this hold nothing and are not computed;
+        None computes every tile.
     licence : str
         SPDX licence of the weights.
     training, scores : dict
@@ -75,6 +107,8 @@ class ModelSpec(BaseModel):
     network: NetworkSpec
     target: Target
     overlap: tuple[int, ...] | None = None
+    seams: tuple[SeamPoint, ...] = ()
+    empty_below: float | None = None
     licence: str = ""
     training: dict[str, Any] = Field(default_factory=dict)
     scores: dict[str, float] = Field(default_factory=dict)
@@ -94,7 +128,23 @@ class ModelSpec(BaseModel):
             )
         if self.spacing is not None and len(self.spacing) != len(self.axes):
             raise ValueError(f"spacing {self.spacing} must have one number per axis of {self.axes!r}")
+        if any(len(point.overlap) != len(self.axes) for point in self.seams):
+            raise ValueError(f"the overlaps of seams must have one number per axis of {self.axes!r}")
+        if self.empty_below is not None and self.target.kind == "classes" and not self.target.background:
+            raise ValueError("empty_below needs a target with a background: what is empty belongs to it")
         return self
+
+    @property
+    def earned_overlap(self) -> tuple[int, ...] | None:
+        """The overlap that ``auto`` takes; None when nothing was stated or measured."""
+        if self.overlap is not None:
+            return self.overlap
+        earned = None
+        for point in sorted(self.seams, key=lambda p: p.overlap, reverse=True):
+            if point.objects > 0 or point.max_map > SEAM_TOLERANCE:
+                break
+            earned = point.overlap
+        return earned
 
 
 @dataclass(frozen=True)
@@ -223,10 +273,11 @@ def _spec_from_json(text: str, path: str | Path) -> ModelSpec:
 def _refuse_pickle(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         raise ModelError(f"model file {str(path)!r} cannot be read: {error.strerror or error}") from None
-    if start[:1] == b"\x80" or start == b"PK\x03\x04":
+    # A safetensors file starts with the length of its JSON header, which may be any number.
+    if start[8:] != b"{" and (start[:1] == b"\x80" or start[:4] == b"PK\x03\x04"):
         raise ModelError(
             f"model file {str(path)!r} is a pickle (a torch checkpoint), which could run any code when loaded; "
             "only .safetensors model files are read: save the model with save_model"
@@ -269,6 +320,14 @@ def load_model(name: str | Path) -> Model:
         )
     network.load_state_dict(weights)
     return Model(spec, network.eval().requires_grad_(False))
+
+
+def stored_half(path: str | Path) -> bool:
+    """Whether a model file holds its weights as float16."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="numpy") as file:
+        return any(file.get_slice(key).get_dtype() == "F16" for key in file.keys())  # noqa: SIM118 - it is no dict
 
 
 def save_model(model: Model, path: str | Path, *, overwrite: bool = False, half: bool = False) -> None:

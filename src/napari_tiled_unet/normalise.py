@@ -106,19 +106,21 @@ class Statistics:
     offset: tuple[float, ...]
     scale: tuple[float, ...]
 
-    def apply(self, tile: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def apply(self, tile: npt.NDArray[Any], out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
         """Normalise a tile of the frame, or all of it.
 
         Parameters
         ----------
         tile : numpy.ndarray, ``(c, ...)``
             Raw intensities: bool, integer or float of any width.
+        out : numpy.ndarray, optional
+            float32 of the same shape, where the result goes.
 
         Returns
         -------
         numpy.ndarray
-            ``(tile - offset) * scale``, a new C-contiguous float32 array of the same shape,
-            always finite: what is NaN or infinite, or beyond float32, becomes 0.
+            ``(tile - offset) * scale``, a new C-contiguous float32 array of the same shape
+            (or ``out``), always finite: what is NaN or infinite, or beyond float32, becomes 0.
 
         Raises
         ------
@@ -133,7 +135,7 @@ class Statistics:
         per_channel = (-1,) + (1,) * (tile.ndim - 1)
         offset = np.asarray(self.offset, np.float64).reshape(per_channel)
         scale = np.asarray(self.scale, np.float32).reshape(per_channel)
-        normalised = np.empty(tile.shape, np.float32)
+        normalised = np.empty(tile.shape, np.float32) if out is None else out
         with np.errstate(over="ignore", invalid="ignore"):
             # float64 only inside NumPy's small buffers: a large offset must not eat the digits.
             np.subtract(tile, offset, out=normalised, dtype=np.float64, casting="same_kind")

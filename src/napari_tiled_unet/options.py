@@ -20,6 +20,7 @@ from napari_tiled_unet.region import Region
 
 BlendMode = Literal["crop", "gaussian"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+BackendName = Literal["auto", "torch", "openvino", "onnx"]
 NormalisationMethod = Literal["percentile", "minmax", "zscore", "none"]
 
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
@@ -92,6 +93,13 @@ class SegmentOptions(BaseModel):
             json_schema_extra=_ADVANCED,
         ),
     ] = "auto"
+    backend: Annotated[
+        BackendName,
+        Field(
+            description="what runs the network; auto is the fastest that is installed (the others run on the CPU)",
+            json_schema_extra=_ADVANCED,
+        ),
+    ] = "auto"
     memory: Annotated[
         float | None,
         Field(
@@ -131,6 +139,15 @@ class SegmentOptions(BaseModel):
     fill_holes: Annotated[
         bool | None,
         Field(description="fill holes inside objects; default: the model's own", json_schema_extra=_ADVANCED),
+    ] = None
+    seam_windows: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="windows across seams that are recomputed without tiles, for the error in the provenance; "
+            "default: up to 4, within 3 % of the work",
+            json_schema_extra=_ADVANCED,
+        ),
     ] = None
     link_slices: Annotated[
         bool,

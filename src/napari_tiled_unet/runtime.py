@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import copy
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_tiled_unet.errors import MemoryBudgetError, OptionsError
+from napari_tiled_unet.errors import OptionsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
 
+    from napari_tiled_unet.backends.interface import Backend
+    from napari_tiled_unet.events import Notice
     from napari_tiled_unet.networks.zoo import Network
-    from napari_tiled_unet.options import Precision
+    from napari_tiled_unet.options import BackendName, Precision, SegmentOptions
 
 GIB = 2**30
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, backend: BackendName = "auto") -> torch.device:
     """Return the device of a name; ``auto`` is CUDA, else Apple's MPS, else the CPU.
+
+    Backends other than torch run on the CPU.
 
     Raises
     ------
@@ -33,6 +37,8 @@ def choose_device(name: str) -> torch.device:
     import torch
 
     mps = torch.backends.mps.is_available()
+    if name == "auto" and backend in ("openvino", "onnx"):
+        return torch.device("cpu")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     device = torch.device(name)
@@ -117,7 +123,10 @@ def free_memory() -> int:
 
 
 class Runner:
-    """A network made ready to run: on its device, in its number format, norms folded in.
+    """A network made ready to run: on its device, in its number format, by its backend.
+
+    What runs is settled at the first tile, which reduced precision and converted networks
+    are checked on (:mod:`napari_tiled_unet.backends.choice`).
 
     Parameters
     ----------
@@ -129,6 +138,20 @@ class Runner:
         Where it runs.
     dtype : torch.dtype
         Number format of weights and activations.
+    backend : str
+        ``torch``, ``openvino``, ``onnx``, or ``auto`` for the fastest that is installed.
+    checked : bool
+        Whether reduced precision is checked against float32, and given up where it differs too much.
+
+    Attributes
+    ----------
+    backend, precision : str
+        What runs, or is wanted before the first tile.
+
+    Raises
+    ------
+    OptionsError
+        If the backend is not installed, or cannot run on the device or in the number format.
     """
 
     def __init__(
@@ -137,14 +160,40 @@ class Runner:
         activate: Callable[[torch.Tensor], torch.Tensor],
         device: torch.device,
         dtype: torch.dtype,
+        *,
+        backend: BackendName = "torch",
+        checked: bool = False,
     ) -> None:
-        import torch
+        from napari_tiled_unet.backends.interface import Prepared, require_available
+        from napari_tiled_unet.backends.retention import keep_freed_memory
 
-        self.device, self.dtype, self._activate = device, dtype, activate
-        self._layout = torch.channels_last if network.spec.ndim == 2 else torch.channels_last_3d
-        prepared = copy.deepcopy(network).eval()
-        fold_norms(prepared)
-        self._network = prepared.to(device=device, dtype=dtype).to(memory_format=self._layout)  # type: ignore[call-overload]
+        self.device, self.dtype = device, dtype
+        self.backend, self.precision = str(backend), str(dtype).removeprefix("torch.")
+        self._checked = checked
+        self._prepared = Prepared(network, activate, device)
+        self._running: Backend | None = None
+        self._notices: list[Notice] = []
+        if backend != "auto":
+            runtime = require_available(backend, device)
+            if self.precision not in runtime.precisions and not checked:
+                raise OptionsError(
+                    f"backend {backend!r} computes in {' or '.join(runtime.precisions)}, not in {self.precision}; "
+                    "use precision='auto', or backend='torch'"
+                )
+        if device.type == "cpu":
+            weakref.finalize(self, keep_freed_memory())
+
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        activate: Callable[[torch.Tensor], torch.Tensor],
+        options: SegmentOptions,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Runner:
+        """Return the runner that the options ask for; a precision that was not asked for is checked."""
+        return cls(network, activate, device, dtype, backend=options.backend, checked=options.precision == "auto")
 
     def run(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the maps, ``(n, k, *spatial)`` float32, of tiles ``(n, c, *spatial)``.
@@ -154,28 +203,17 @@ class Runner:
         MemoryBudgetError
             If the device runs out of memory.
         """
-        import torch
+        if self._running is None:
+            from napari_tiled_unet.backends.choice import choose_backend
 
-        with torch.inference_mode():
-            try:
-                x = torch.from_numpy(tiles).to(device=self.device, dtype=self.dtype)
-                x = x.contiguous(memory_format=self._layout)
-                maps = self._activate(self._network(x).float())
-                return np.ascontiguousarray(maps.cpu().numpy())
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                raise MemoryBudgetError(
-                    f"tiles of {tiles.shape[2:]} voxels ran out of memory on {self.device}; "
-                    "take a smaller tile or set memory to what is free"
-                ) from error
+            self._running, notices = choose_backend(
+                self._prepared, self.backend, self.precision, tiles, checked=self._checked
+            )
+            self._notices.extend(notices)
+            self.backend, self.precision = self._running.name, self._running.precision
+        return self._running.run(tiles)
 
-
-def fold_norms(network: torch.nn.Module) -> None:
-    """Fold every batch norm into the convolution before it, in place; same outputs."""
-    from torch import nn
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-    for module in network.modules():
-        conv, norm = getattr(module, "conv", None), getattr(module, "norm", None)
-        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d) and isinstance(conv, nn.Conv2d | nn.Conv3d):
-            module.conv = fuse_conv_bn_eval(conv, norm)
-            module.norm = nn.Identity()
+    def take_notices(self) -> list[Notice]:
+        """Return what the user should know about the run of the network, once."""
+        notices, self._notices = self._notices, []
+        return notices

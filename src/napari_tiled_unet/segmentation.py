@@ -7,7 +7,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +16,17 @@ import numpy.typing as npt
 from napari_tiled_unet import labelling
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Finished, FrameDone, Notice, Planned
+from napari_tiled_unet.framewise import Framewise, Wishes, first_choice
 from napari_tiled_unet.io import smallest_label_dtype
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
 from napari_tiled_unet.model import Model, load_model
-from napari_tiled_unet.normalise import Normalisation, Statistics, measure
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
-from napari_tiled_unet.planning import bytes_per_voxel, choose_tiles
-from napari_tiled_unet.predict import iter_predict
 from napari_tiled_unet.region import Region
 from napari_tiled_unet.runtime import GIB, Runner, choose_device, choose_precision, free_memory, memory_budget
 
 if TYPE_CHECKING:
     from napari_tiled_unet.focus import Focus
     from napari_tiled_unet.image import Frame, Image
-    from napari_tiled_unet.tiling import TilePlan
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +54,7 @@ def segment(
     **keywords
         Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``region``, ``spacing``,
         ``object_size``, ``tile``, ``overlap``, ``blend``, ``device``, ``precision``,
-        ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
+        ``backend``, ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
         ``min_size``, ``fill_holes``, ``link_slices``.
 
     Returns
@@ -126,8 +122,7 @@ def iter_segment(
         is given their shape and makes the array that takes them, for example a ``numpy.memmap``;
         or returns None, and they are not kept.
     live : bool
-        Whether ``TileDone`` carries what the tile adds to the maps; ``tile="auto"`` takes smaller
-        tiles then.
+        Whether ``TileDone`` carries what the tile adds to the maps.
     focus : Focus, optional
         What is computed first; may be moved during the run. The labels do not depend on it.
 
@@ -149,16 +144,7 @@ def iter_segment(
     source, notices = match_image(image, loaded, options)
     if options.region:
         source.part(Region.parse(options.region))
-    return _run(source, loaded, options, notices, _Wishes(keep_maps, live, focus), started)
-
-
-@dataclass(frozen=True)
-class _Wishes:
-    """What the caller wants beside the labels, and first."""
-
-    keep_maps: bool | Callable[[tuple[int, ...]], npt.NDArray[np.float32] | None] = False
-    live: bool = False
-    focus: Focus | None = None
+    return _run(source, loaded, options, notices, Wishes(keep_maps, live, focus), started)
 
 
 def _options(options: SegmentOptions | None, model: Any, keywords: dict[str, Any]) -> SegmentOptions:
@@ -170,7 +156,7 @@ def _options(options: SegmentOptions | None, model: Any, keywords: dict[str, Any
 
 
 def _run(
-    source: Image, model: Model, options: SegmentOptions, notices: list[Notice], wishes: _Wishes, started: float
+    source: Image, model: Model, options: SegmentOptions, notices: list[Notice], wishes: Wishes, started: float
 ) -> Generator[Event, None, None]:
     """Yield the events of a run whose input was checked."""
     yield from notices
@@ -187,62 +173,47 @@ def _run(
     if grid.differs:
         yield Notice(f"frames of {grid.image} are rescaled to {grid.network} voxels for the model")
 
-    device = choose_device(options.device)
+    device = choose_device(options.device, options.backend)
     dtype = choose_precision(options.precision, device)
     budget = memory_budget(options.memory, device)
-    plan, caution = choose_tiles(
-        grid.network,
-        options.tile,
-        options.overlap,
-        model.network,
-        voxel_bytes=bytes_per_voxel(model.network, dtype),
-        budget=budget,
-        trained_overlap=spec.overlap,
-        live=wishes.live,
-    )
-    if caution:
-        yield Notice(caution, caution=True)
+    choice = first_choice(grid.network, model, options, dtype, budget, device.type)
+    if choice.caution:
+        yield Notice(choice.caution, caution=True)
     precision = str(dtype).removeprefix("torch.")
     shape, axes = source.label_shape(spec.axes), source.label_axes(spec.axes)
     _check_results_fit(shape, len(spec.target.channels) if wishes.keep_maps is True else 0)
-    yield Planned(len(frames), len(frames) * len(plan), shape, axes, plan, str(device), precision)
+    n_tiles = len(frames) * len(choice.plan)
+    explanation = tuple(choice.explain())
+    planned = Planned(len(frames), n_tiles, shape, axes, choice.plan, str(device), precision, explanation)
+    yield planned
 
-    runner = Runner(model.network, spec.target.activate, device, dtype)
-    labels = np.zeros(shape, np.uint32)
-    maps = _room_for_maps((len(spec.target.channels), *shape), wishes)
-    counts = [0] * len(frames)
-    starts = [0] * len(frames)
-    waiting = list(frames)
+    runner = Runner.of(model.network, spec.target.activate, options, device, dtype)
     cut = source.frame_shape(spec.axes) != whole.frame_shape(spec.axes)
-    while waiting:
-        frame = waiting.pop(_next_frame(waiting, wishes.focus))
-        # Measured on the whole frame, so that a part looks to the network as it does in the whole.
-        measured = frame.around(whole, region) if cut else frame
-        frame_labels, frame_maps = yield from _run_frame(
-            frame, measured, model, options, runner, plan, grid, channels, wishes
-        )
-        count = int(frame_labels.max(initial=0))
-        if spec.target.kind == "objects":
-            # One number is one object in the whole image, also over frames.
-            starts[frame.index], counts[frame.index] = sum(counts), count
-            frame_labels = _shifted(frame_labels, starts[frame.index])
-        labels[frame.position] = frame_labels
-        if maps is not None:
-            maps.reshape(len(maps), len(frames), *spatial)[:, frame.index] = frame_maps
-        yield FrameDone(
-            frame.index, frame.position, labels[frame.position], count, frame_maps if wishes.keep_maps else None
-        )
-    _number_in_order(labels, frames, starts, counts)
+
+    def measured(frame: Frame) -> Frame:
+        # On the whole frame, so that a part looks to the network as it does in the whole.
+        return frame.around(whole, region) if cut else frame
+
+    framewise = Framewise(model, options, wishes, runner, grid, channels, planned, choice, measured)
+    labels, maps, n_objects = yield from _all_frames(frames, framewise, shape)
     if options.link_slices:
         _link(labels, axes)
+        n_objects = None
     labels = labels.astype(smallest_label_dtype(int(labels.max(initial=0))), copy=False)
     seconds = time.perf_counter() - started
     yield Finished(
         labels,
         axes,
-        _count(labels),
+        _count(labels) if n_objects is None else n_objects,
         seconds,
-        _provenance(source, model, options, plan, device=str(device), precision=precision, seconds=seconds),
+        _provenance(
+            source,
+            framewise,
+            device=str(device),
+            backend=runner.backend,
+            precision=runner.precision,
+            seconds=seconds,
+        ),
         maps,
         source.spacing_of("".join(a for a in axes if a in "zyx")),
         source.units,
@@ -250,51 +221,43 @@ def _run(
     )
 
 
-def _room_for_maps(shape: tuple[int, ...], wishes: _Wishes) -> npt.NDArray[np.float32] | None:
+def _all_frames(
+    frames: list[Frame], framewise: Framewise, shape: tuple[int, ...]
+) -> Generator[Event, None, tuple[npt.NDArray[np.uint32], npt.NDArray[np.float32] | None, int | None]]:
+    """Yield the events of every frame; return labels and maps of the image, and the number of objects."""
+    spec, wishes = framewise.model.spec, framewise.wishes
+    n_maps, n_spatial = len(spec.target.channels), len(spec.axes)
+    are_objects = spec.target.kind == "objects"
+    labels = np.zeros(shape if len(frames) > 1 else (), np.uint32)
+    maps = _room_for_maps((n_maps, *shape), wishes)
+    counts, starts = [0] * len(frames), [0] * len(frames)
+    waiting = list(frames)
+    while waiting:
+        frame = waiting.pop(_next_frame(waiting, wishes.focus))
+        frame_labels, frame_maps = yield from framewise.iter_frame(frame, len(waiting) + 1)
+        count = int(frame_labels.max(initial=0))
+        if are_objects:
+            # One number is one object in the whole image, also over frames.
+            starts[frame.index], counts[frame.index] = sum(counts), count
+            _shift(frame_labels, starts[frame.index])
+        if len(frames) > 1:
+            labels[frame.position] = frame_labels
+        else:
+            labels = frame_labels.astype(np.uint32, copy=False).reshape(shape)
+        kept = None
+        if maps is not None:
+            kept = frame_maps.astype(np.float32, copy=False)
+            maps.reshape(n_maps, len(frames), *shape[-n_spatial:])[:, frame.index] = kept
+        del frame_labels, frame_maps
+        yield FrameDone(frame.index, frame.position, labels[frame.position], count, kept)
+    _number_in_order(labels, frames, starts, counts)
+    return labels, maps, sum(counts) if are_objects else None
+
+
+def _room_for_maps(shape: tuple[int, ...], wishes: Wishes) -> npt.NDArray[np.float32] | None:
     if callable(wishes.keep_maps):
         return wishes.keep_maps(shape)
     return np.zeros(shape, np.float32) if wishes.keep_maps else None
-
-
-def _run_frame(
-    frame: Frame,
-    measured: Frame,
-    model: Model,
-    options: SegmentOptions,
-    runner: Runner,
-    plan: TilePlan,
-    grid: Grid,
-    channels: tuple[int, ...] | None,
-    wishes: _Wishes,
-) -> Generator[Event, None, tuple[npt.NDArray[Any], npt.NDArray[np.float32]]]:
-    spec = model.spec
-    data = frame.read(channels)
-    normalisation = spec.normalisation
-    if options.normalisation is not None:
-        normalisation = Normalisation(options.normalisation)
-    statistics, cautions = measure(data if measured is frame else measured.read(channels), normalisation)
-    where = f" (frame {frame.position})" if frame.position else ""
-    for message in cautions:
-        yield Notice(message + where, caution=True)
-    if grid.differs:
-        # Rescaling would spread what is not finite, normalising replaces it; so that comes first.
-        data = grid.to_network(statistics.apply(data))
-        statistics = Statistics((0.0,) * len(data), (1.0,) * len(data))
-    maps = yield from iter_predict(
-        data,
-        statistics,
-        runner,
-        plan,
-        n_maps=len(spec.target.channels),
-        blend=options.blend,
-        index=frame.index,
-        position=frame.position,
-        live=wishes.live,
-        focus=wishes.focus,
-        scale=tuple(n / i for n, i in zip(grid.network, grid.image, strict=True)),
-    )
-    maps = grid.to_image(maps)
-    return spec.target.decode(maps, options), maps
 
 
 def _next_frame(waiting: list[Frame], focus: Focus | None) -> int:
@@ -302,9 +265,10 @@ def _next_frame(waiting: list[Frame], focus: Focus | None) -> int:
     return 0 if focus is None else focus.nearest_frame([f.position for f in waiting], len(waiting[0].spatial))
 
 
-def _shifted(labels: npt.NDArray[Any], by: int) -> npt.NDArray[np.uint32]:
-    """Return labels with a number added to those above 0."""
-    return np.where(labels > 0, labels.astype(np.uint32) + np.uint32(by), np.uint32(0))
+def _shift(labels: npt.NDArray[np.uint32], by: int) -> None:
+    """Add a number to the labels above 0, in place."""
+    if by:
+        np.add(labels, np.uint32(by), out=labels, where=labels > 0)
 
 
 def _number_in_order(labels: npt.NDArray[np.uint32], frames: list[Frame], starts: list[int], counts: list[int]) -> None:
@@ -313,7 +277,7 @@ def _number_in_order(labels: npt.NDArray[np.uint32], frames: list[Frame], starts
     for frame, start, count in zip(frames, starts, counts, strict=True):
         if start != before and count:
             # Modulo 2**32, so that a number may also fall.
-            labels[frame.position] = _shifted(labels[frame.position], (before - start) % 2**32)
+            _shift(labels[frame.position], (before - start) % 2**32)
         before += count
 
 
@@ -339,12 +303,12 @@ def decode_maps(maps: npt.NDArray[np.float32], axes: str, model: Model, options:
     labels = np.zeros(maps.shape[1:], np.uint32)
     numbered = 0
     for position in np.ndindex(labels.shape[: -len(model.spec.axes)]):
-        found = model.spec.target.decode(np.asarray(maps[(slice(None), *position)]), options)
+        # In half precision, as a run decodes them.
+        found = model.spec.target.decode(np.asarray(maps[(slice(None), *position)], np.float16), options)
+        labels[position] = found
         if model.spec.target.kind == "objects":
-            labels[position] = _shifted(found, numbered)
+            _shift(labels[position], numbered)
             numbered += int(found.max(initial=0))
-        else:
-            labels[position] = found
     if options.link_slices:
         _link(labels, axes)
     return labels.astype(smallest_label_dtype(int(labels.max(initial=0))), copy=False)
@@ -376,22 +340,22 @@ def _count(labels: npt.NDArray[Any]) -> int:
     return int(np.count_nonzero(values))
 
 
-def _provenance(
-    source: Image, model: Model, options: SegmentOptions, plan: TilePlan, **measured: Any
-) -> dict[str, Any]:
+def _provenance(source: Image, framewise: Framewise, **measured: Any) -> dict[str, Any]:
     from napari_tiled_unet import __version__
 
+    spec, seam_error = framewise.model.spec, framewise.seam_error
+    if framewise.tiles_empty:
+        measured["tiles_empty"] = framewise.tiles_empty
     return {
         "software": "napari-tiled-unet",
         "version": __version__,
         "image": source.name,
         "image_shape": list(source.shape),
         "image_axes": source.axes,
-        "model": model.spec.name,
-        "model_package_version": model.spec.package_version,
-        "options": options.model_dump(exclude_defaults=True),
-        "tile": list(plan.tile),
-        "overlap": list(plan.overlap),
-        "tiles_per_frame": len(plan),
+        "model": spec.name,
+        "model_package_version": spec.package_version,
+        "options": framewise.options.model_dump(exclude_defaults=True),
+        **framewise.choice.numbers(),
+        "seam_error": None if seam_error is None else seam_error.to_dict(),
         **measured,
     }

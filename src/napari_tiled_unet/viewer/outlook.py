@@ -29,10 +29,10 @@ def foretold(image: Image, options: SegmentOptions) -> Forecast:
     warm_up()
     with one_core_left():
         model = loaded_model(options.model)
-        found = forecast(image, model, options, live=True)
+        found = forecast(image, model, options)
         if found.problem is None and found.seconds is None:
             calibrate(model, options)
-            found = forecast(image, model, options, live=True)
+            found = forecast(image, model, options)
     return found
 
 

@@ -1,0 +1,189 @@
+"""Run one contender once: ``python -m benchmarks.contender NAME --case 2d [--shape 4096 4096] [--repeats 1]``.
+
+Prints one line of JSON: seconds per run (median), the peak of the memory, and the largest
+difference of its maps, in a window, from those of the whole image in float32. Used by
+``benchmarks/compare.py``, which runs each contender in a process of its own.
+
+All have the same weights and the same image, and end with maps in memory. Ours start from
+the image's bytes and end with labels besides the maps; the others start from float32.
+
+==================  =================================================================================
+peer                what it does
+==================  =================================================================================
+monai               MONAI's ``sliding_window_inference`` at its defaults: overlap 0.25, constant weights
+nnunet-settings     the same function with nnU-Net's settings: step 0.5 on every axis, Gaussian weights
+                    (sigma an eighth of the window); without nnU-Net's mirroring, four to eight times more
+blocks-with-halo    bioimageio.core's blocking, rewritten from its description: reflected halo of 32 voxels
+                    (8 x 16 x 16 in 3D), hard crop, blocks kept in a list
+panseg-algorithm    PanSeg's algorithm, rewritten from its description: step 0.75 of the window, reflected
+                    halo of the receptive field (rounded up to the stride), uniform mean in float32 accumulators
+==================  =================================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.cases import Case, case, image_of, model_of
+
+Maps = npt.NDArray[np.float32]
+
+OURS: dict[str, dict[str, Any]] = {
+    "torch float32": {"backend": "torch", "precision": "float32"},
+    "torch": {"backend": "torch"},
+    "openvino float32": {"backend": "openvino", "precision": "float32"},
+    "openvino": {"backend": "openvino"},
+    "onnx float32": {"backend": "onnx", "precision": "float32"},
+    "auto": {},
+}
+
+
+def ours(name: str, this: Case, model: Any, image: npt.NDArray[Any]) -> Maps:
+    """Return our maps, through the public interface, normalisation and labels included."""
+    from napari_tiled_unet import iter_segment
+    from napari_tiled_unet.events import Finished
+
+    axes = "yx" if this.ndim == 2 else "zyx"
+    for event in iter_segment(image, model, axes=axes, keep_maps=True, **OURS[name]):
+        if isinstance(event, Finished):
+            assert event.maps is not None
+            ours.detail = {key: event.provenance.get(key) for key in ("backend", "precision", "tile", "overlap")}  # type: ignore[attr-defined]
+            return event.maps
+    raise AssertionError("a run ends with Finished")
+
+
+def predictor(model: Any) -> Callable[[Any], Any]:
+    """Return the network as everyone runs it: norms apart, default layout, float32."""
+    return lambda x: model.spec.target.activate(model.network(x))
+
+
+def monai(model: Any, x: Any, roi: tuple[int, ...], **settings: Any) -> Maps:
+    """Return the maps of MONAI's sliding window."""
+    from monai.inferers import sliding_window_inference
+
+    maps: Maps = sliding_window_inference(x, roi, 1, predictor(model), **settings)[0].numpy()
+    return maps
+
+
+def blocks_with_halo(model: Any, x: Any, roi: tuple[int, ...]) -> Maps:
+    """Return maps by blocks with a reflected halo, cropped hard."""
+    import torch
+
+    halo = (32, 32) if len(roi) == 2 else (8, 16, 16)
+    shape = x.shape[2:]
+    pads = [(0, 0), (0, 0), *((h, h + -n % r) for h, n, r in zip(halo, shape, roi, strict=True))]
+    padded: Any = np.pad(x.numpy(), pads, mode="reflect")
+    run, blocks = predictor(model), []
+    for corner in itertools.product(*(range(0, n, r) for n, r in zip(shape, roi, strict=True))):
+        read = tuple(slice(c, c + r + 2 * h) for c, r, h in zip(corner, roi, halo, strict=True))
+        maps = run(torch.from_numpy(np.ascontiguousarray(padded[(0, 0, *read)])[None, None])).numpy()[0]
+        inner = tuple(slice(h, h + r) for r, h in zip(roi, halo, strict=True))
+        blocks.append((corner, maps[(slice(None), *inner)]))
+    out = np.zeros((blocks[0][1].shape[0], *(-(-n // r) * r for n, r in zip(shape, roi, strict=True))), np.float32)
+    for corner, maps in blocks:
+        out[(slice(None), *(slice(c, c + r) for c, r in zip(corner, roi, strict=True)))] = maps
+    return out[(slice(None), *(slice(n) for n in shape))]
+
+
+def panseg_algorithm(model: Any, x: Any, roi: tuple[int, ...]) -> Maps:
+    """Return the mean of windows a step of 0.75 apart, each with a halo that is thrown away."""
+    import torch
+
+    # Theirs need not be a multiple of the stride; random weights would suffer from that more than trained ones.
+    halo = tuple(-(-r // s) * s for r, s in zip(model.network.receptive_field, model.network.stride, strict=True))
+    shape = x.shape[2:]
+    padded: Any = np.pad(x.numpy(), [(0, 0), (0, 0), *((h, h) for h in halo)], mode="symmetric")
+    starts = [
+        sorted({min(s, n - r) for s in range(0, n - r + int(0.75 * r), int(0.75 * r))})
+        for n, r in zip(shape, roi, strict=True)
+    ]
+    run, total, count = predictor(model), np.zeros((2, *shape), np.float32), np.zeros(shape, np.uint8)
+    for corner in itertools.product(*starts):
+        read = tuple(slice(c, c + r + 2 * h) for c, r, h in zip(corner, roi, halo, strict=True))
+        maps = run(torch.from_numpy(np.ascontiguousarray(padded[(0, 0, *read)])[None, None])).numpy()[0]
+        write = tuple(slice(c, c + r) for c, r in zip(corner, roi, strict=True))
+        inner = tuple(slice(h, h + r) for r, h in zip(roi, halo, strict=True))
+        total[(slice(None), *write)] += maps[(slice(None), *inner)]
+        count[write] += 1
+    total /= count
+    return total
+
+
+PEERS: dict[str, Callable[[Any, Any, tuple[int, ...]], Maps]] = {
+    "monai": monai,
+    "nnunet-settings": lambda model, x, roi: monai(model, x, roi, overlap=0.5, mode="gaussian", sigma_scale=0.125),
+    "blocks-with-halo": blocks_with_halo,
+    "panseg-algorithm": panseg_algorithm,
+}
+
+
+def whole_maps(model: Any, this: Case, image: npt.NDArray[Any]) -> Maps:
+    """Return what the whole image gives in the window: the plain network on the window and all that it sees."""
+    import torch
+
+    read, inner = [], []
+    reaches = zip(this.window(), this.shape, model.network.receptive_field, model.network.stride, strict=True)
+    for side, n, reach, stride in reaches:
+        first = max(0, (side.start - reach) // stride * stride)
+        last = min(n, -(-(side.stop + reach) // stride) * stride)
+        read.append(slice(first, last))
+        inner.append(slice(side.start - first, side.stop - first))
+    with torch.inference_mode():
+        x = torch.from_numpy(np.ascontiguousarray(image[tuple(read)], np.float32))[None, None]
+        maps: Maps = predictor(model)(x)[0].numpy()
+    return maps[(slice(None), *inner)]
+
+
+def main() -> None:
+    """Run and print."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=[*OURS, *PEERS])
+    parser.add_argument("--case", default="2d")
+    parser.add_argument("--shape", type=int, nargs="+")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=30, help="no further repeat after this time")
+    arguments = parser.parse_args()
+    this = case(arguments.case, arguments.shape)
+    model, image = model_of(this), image_of(this.shape)
+    # Whole numbers from 0 to 1 are the same in both ways in.
+    scaled = (image / np.float32(255)).astype(np.float32)
+    x = torch.from_numpy(scaled)[None, None]
+
+    def run() -> Maps:
+        with torch.inference_mode():
+            if arguments.name in OURS:
+                return ours(arguments.name, this, model, scaled)
+            return PEERS[arguments.name](model, x, this.roi)
+
+    seconds: list[float] = []
+    while len(seconds) < arguments.repeats and sum(seconds) < arguments.seconds:
+        started = time.perf_counter()
+        maps = run()
+        seconds.append(time.perf_counter() - started)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    error = np.abs(maps[(slice(None), *this.window())] - whole_maps(model, this, scaled))
+    answer = {
+        "seconds": statistics.median(seconds),
+        "runs": len(seconds),
+        "peak_gib": round(peak, 3),
+        "largest_error": float(error.max()),
+        "mean_error": float(error.mean()),
+        **getattr(ours, "detail", {}),
+    }
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

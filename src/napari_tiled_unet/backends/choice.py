@@ -1,0 +1,206 @@
+"""Which backend a run takes, and whether its answers are good enough.
+
+All of it happens on a crop of the first tile, the one with most in it, of at most
+``2**16`` voxels: reduced precision and converted networks are compared with torch in
+float32, and under ``auto`` the installed runtimes are timed, once per machine and model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from napari_tiled_unet.backends.conversion import cache_folder, fingerprint
+from napari_tiled_unet.backends.interface import RUNTIMES, Backend, Prepared, Tiles, versions
+from napari_tiled_unet.backends.pytorch import TorchBackend
+from napari_tiled_unet.errors import MemoryBudgetError
+from napari_tiled_unet.events import Notice
+
+MAP_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.05}
+"""Largest difference of a map from torch in float32 that is accepted; maps lie within 0 to 1."""
+
+_LARGEST_CROP = 2**16
+_CALIBRATION_SECONDS = 2.0
+# A faster backend must be this much faster than torch, or the noise of the clock decides.
+_CLEARLY_FASTER = 0.9
+
+
+def choose_backend(
+    prepared: Prepared, name: str, precision: str, tiles: Tiles, *, checked: bool
+) -> tuple[Backend, list[Notice]]:
+    """Return the backend of a run, made ready, and what the user should know.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The network.
+    name : str
+        A key of ``RUNTIMES``, or ``"auto"`` for the fastest that is installed.
+    precision : str
+        Number format wanted.
+    tiles : numpy.ndarray
+        The first tiles, ``(n, c, *spatial)``, normalised.
+    checked : bool
+        Whether reduced precision is compared with float32, and given up where it differs
+        by more than :data:`MAP_TOLERANCE`. Converted networks are always compared.
+    """
+    judge = _Judge(prepared, busiest_crop(tiles, prepared.network.stride))
+    notices: list[Notice] = []
+    if name == "auto":
+        name = _fastest(prepared, precision, judge) if prepared.device.type == "cpu" else "torch"
+        if name != "torch":
+            notices.append(Notice(f"the network runs in {name}, the fastest backend installed here for this model"))
+    for candidate, form in _preferences(name, precision, checked=checked):
+        trusted = candidate == "torch" and (form == "float32" or not checked)
+        backend, problem = _built(prepared, candidate, form, None if trusted else judge)
+        if backend is not None:
+            return backend, notices
+        notices.append(Notice(problem, caution=True))
+    raise AssertionError("torch is always among the preferences")
+
+
+def _preferences(name: str, precision: str, *, checked: bool) -> Iterator[tuple[str, str]]:
+    """Yield what to try, the best first; the last is trusted."""
+    forms = [precision, "float32"] if checked and precision != "float32" else [precision]
+    for candidate in dict.fromkeys([name, "torch"]):
+        for form in dict.fromkeys(f if f in RUNTIMES[candidate].precisions else "float32" for f in forms):
+            yield candidate, form
+
+
+def _built(prepared: Prepared, name: str, precision: str, judge: _Judge | None) -> tuple[Backend | None, str]:
+    try:
+        backend = RUNTIMES[name].build(prepared, precision)
+        difference = 0.0 if judge is None else judge.difference(backend)
+    except MemoryBudgetError:
+        raise
+    except Exception as error:
+        # The runtimes raise what they like; whatever it is, torch still works, unless it is torch's.
+        if name == "torch":
+            raise
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        return None, f"backend {name!r} cannot run this network ({reason}); torch runs it"
+    if difference <= MAP_TOLERANCE[precision]:
+        return backend, ""
+    return None, (
+        f"maps computed by {name} in {precision} differ from float32 by up to {difference:.3g}, "
+        f"more than {MAP_TOLERANCE[precision]:g}; the next safer way is taken"
+    )
+
+
+class _Judge:
+    """Holds the crop and what torch in float32 makes of it."""
+
+    def __init__(self, prepared: Prepared, crop: Tiles) -> None:
+        self._prepared, self.crop = prepared, crop
+        self._expected: Tiles | None = None
+
+    def difference(self, backend: Backend) -> float:
+        """Return the largest difference of a map; infinite where a map is not finite."""
+        if self._expected is None:
+            self._expected = TorchBackend(self._prepared, "float32").run(self.crop)
+        worst = float(np.abs(backend.run(self.crop) - self._expected).max())
+        return worst if math.isfinite(worst) else math.inf
+
+
+def busiest_crop(tiles: Tiles, stride: tuple[int, ...], largest: int = _LARGEST_CROP) -> Tiles:
+    """Return a part ``(1, c, *sides)`` of the first tile, that with the most variation.
+
+    The sides are multiples of the stride where the tile is as large as that, and hold at
+    most ``largest`` voxels where a multiple of the stride can be as small.
+    """
+    tile = tiles[:1]
+    sides = [max(n // s, 1) * s for n, s in zip(tile.shape[2:], stride, strict=True)]
+    while math.prod(sides) > largest:
+        splittable = [axis for axis, s in enumerate(stride) if sides[axis] >= 2 * s]
+        if not splittable:
+            break
+        axis = max(splittable, key=lambda a: sides[a] / stride[a])
+        sides[axis] = sides[axis] // stride[axis] // 2 * stride[axis]
+    starts = [range(0, max(n - side, 0) + 1, side) for n, side in zip(tile.shape[2:], sides, strict=True)]
+    boxes = (
+        tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
+        for corner in itertools.product(*starts)
+    )
+    best = max(boxes, key=lambda box: float(tile[(slice(None), slice(None), *box)].std()))
+    return np.ascontiguousarray(tile[(slice(None), slice(None), *best)])
+
+
+def _fastest(prepared: Prepared, precision: str, judge: _Judge) -> str:
+    """Return the name of the fastest runtime that passes, from the cache or by timing."""
+    installed = [name for name, runtime in RUNTIMES.items() if runtime.available()]
+    if installed == ["torch"]:
+        return "torch"
+    path = cache_folder() / "calibration" / f"{_machine(precision)}-{fingerprint_of(prepared)}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        fastest = str(json.loads(path.read_text())["fastest"])
+        if fastest in installed:
+            return fastest
+    seconds = calibrate(prepared, precision, judge, installed)
+    fastest = min(seconds, key=lambda name: seconds[name], default="torch")
+    if fastest != "torch" and seconds[fastest] > _CLEARLY_FASTER * seconds.get("torch", math.inf):
+        fastest = "torch"
+    _remember(path, {"fastest": fastest, "seconds_per_megavoxel": {k: round(v, 4) for k, v in seconds.items()}})
+    return fastest
+
+
+def fingerprint_of(prepared: Prepared) -> str:
+    """Return the digest of what is prepared."""
+    return fingerprint(prepared.network, prepared.activate)
+
+
+def calibrate(prepared: Prepared, precision: str, judge: _Judge, names: list[str]) -> dict[str, float]:
+    """Return seconds per megavoxel of each runtime that gives the right maps.
+
+    Ends after about two seconds: a runtime that is not reached in that time is left out.
+    """
+    started = time.perf_counter()
+    megavoxels = math.prod(judge.crop.shape[2:]) / 1e6
+    seconds: dict[str, float] = {}
+    for name in names:
+        if time.perf_counter() - started > _CALIBRATION_SECONDS:
+            break
+        form = precision if precision in RUNTIMES[name].precisions else "float32"
+        backend, _ = _built(prepared, name, form, judge)
+        if backend is None:
+            continue
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            backend.run(judge.crop)
+            times.append(time.perf_counter() - start)
+            if time.perf_counter() - started > _CALIBRATION_SECONDS:
+                break
+        seconds[name] = min(times) / megavoxels
+    return seconds
+
+
+def _machine(precision: str) -> str:
+    """Return a digest of what the speed depends on besides the model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = sorted({line for line in lines if line.startswith(("model name", "flags"))})
+    except OSError:
+        processor = [platform.processor()]
+    packages = versions(tuple(r for runtime in RUNTIMES.values() for r in runtime.requires))
+    facts = [platform.machine(), processor, os.cpu_count(), torch.get_num_threads(), packages, precision]
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=6).hexdigest()
+
+
+def _remember(path: Path, facts: dict[str, object]) -> None:
+    # A cache that cannot be written costs a calibration, not the run.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(f".{os.getpid()}.partial")
+        beside.write_text(json.dumps(facts))
+        beside.replace(path)

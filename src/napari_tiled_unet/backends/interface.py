@@ -1,0 +1,146 @@
+"""What a backend is, and the table of runtimes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_tiled_unet.errors import OptionsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_tiled_unet.networks.zoo import Network
+
+Tiles = npt.NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """A network made ready to run.
+
+    Attributes
+    ----------
+    name : str
+        A key of :data:`RUNTIMES`.
+    precision : str
+        Number format that the network is computed in.
+    """
+
+    name: str
+    precision: str
+
+    def run(self, tiles: Tiles) -> Tiles:
+        """Return the maps, ``(n, k, *spatial)``, of tiles ``(n, c, *spatial)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every backend is built from.
+
+    Attributes
+    ----------
+    network : Network
+        In evaluation mode, on the CPU, float32; never changed.
+    activate : callable
+        Logits to maps, as tensors.
+    device : torch.device
+        Where it runs.
+    """
+
+    network: Network
+    activate: Callable[[torch.Tensor], torch.Tensor]
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One row of :data:`RUNTIMES`.
+
+    Attributes
+    ----------
+    requires : tuple of str
+        Distributions that must be installed.
+    precisions : tuple of str
+        Number formats it can compute in.
+    home : str
+        ``module:class`` of the backend.
+    """
+
+    requires: tuple[str, ...]
+    precisions: tuple[str, ...]
+    home: str
+
+    def available(self) -> bool:
+        """Return whether everything it requires is installed; nothing is imported."""
+        return all(_installed(name) for name in self.requires)
+
+    def build(self, prepared: Prepared, precision: str) -> Backend:
+        """Make the network ready to run."""
+        module, _, name = self.home.partition(":")
+        backend: Backend = getattr(import_module(module), name)(prepared, precision)
+        return backend
+
+
+RUNTIMES: dict[str, Runtime] = {
+    "torch": Runtime(("torch",), ("float32", "bfloat16", "float16"), "napari_tiled_unet.backends.pytorch:TorchBackend"),
+    "openvino": Runtime(("openvino",), ("float32", "bfloat16"), "napari_tiled_unet.backends.openvino:OpenvinoBackend"),
+    "onnx": Runtime(("onnxruntime", "onnx"), ("float32",), "napari_tiled_unet.backends.onnx:OnnxBackend"),
+}
+
+
+def require_available(name: str, device: torch.device) -> Runtime:
+    """Return the runtime of a name.
+
+    Raises
+    ------
+    OptionsError
+        If it is not installed, or does not run on the device.
+    """
+    runtime = RUNTIMES[name]
+    if not runtime.available():
+        missing = " and ".join(r for r in runtime.requires if not _installed(r))
+        raise OptionsError(
+            f"backend {name!r} needs {missing}, not installed here; "
+            f"pip install \"napari-tiled-unet[{name}]\", or use backend='auto' or 'torch'"
+        )
+    if name != "torch" and device.type != "cpu":
+        raise OptionsError(f"backend {name!r} runs on the CPU, the device is {device}; use device='cpu' or 'auto'")
+    return runtime
+
+
+def versions(names: tuple[str, ...]) -> dict[str, str]:
+    """Return the version of each distribution that is installed."""
+    return {name: version(name) for name in names if _installed(name)}
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def multiples_of_stride(network: Network, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the sides that a network computes on for a tile of ``shape``."""
+    # A norm over the input needs more than one voxel at the bottleneck.
+    least = 1 if network.exact_tiling else 2
+    return tuple(max(math.ceil(n / s), least) * s for n, s in zip(shape, network.stride, strict=True))
+
+
+def reflected(tiles: Tiles, sides: tuple[int, ...]) -> Tiles:
+    """Return tiles extended to ``sides`` by reflection at their far ends."""
+    from napari_tiled_unet.networks.blocks import reflected_indices
+
+    for axis, (n, side) in enumerate(zip(tiles.shape[2:], sides, strict=True), start=2):
+        if n != side:
+            tiles = np.take(tiles, reflected_indices(n, side).numpy(), axis=axis)
+    return np.ascontiguousarray(tiles)

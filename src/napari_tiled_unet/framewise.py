@@ -1,0 +1,284 @@
+"""A frame to labels: normalised, tiled, blended, certified, decoded; with less memory if it must be.
+
+Out of memory is a slowdown: batches are halved by :mod:`napari_tiled_unet.predict`, then tiles
+here, and maps that fit no memory go to disk. The labels are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_tiled_unet.errors import MemoryBudgetError
+from napari_tiled_unet.events import Event, Notice, Planned, TileDone
+from napari_tiled_unet.footprint import footprint
+from napari_tiled_unet.normalise import Normalisation, Statistics, measure
+from napari_tiled_unet.planning import Choice, Costs, bytes_per_voxel, choose_tiles
+from napari_tiled_unet.predict import Empty, Manner, SmallerBatches, TileShortageError, iter_predict
+from napari_tiled_unet.runtime import free_memory
+from napari_tiled_unet.seams import SeamError, certify
+from napari_tiled_unet.shortage import zeros_or_disk
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_tiled_unet.focus import Focus
+    from napari_tiled_unet.image import Frame
+    from napari_tiled_unet.matching import Grid
+    from napari_tiled_unet.model import Model, ModelSpec
+    from napari_tiled_unet.networks.zoo import Network
+    from napari_tiled_unet.options import SegmentOptions
+    from napari_tiled_unet.runtime import Runner
+
+# Maps may take this part of the memory that is free; decoding needs the rest.
+_MAPS_PART = 0.5
+# As many times are tiles halved before it is no use.
+_MOST_HALVINGS = 12
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller wants beside the labels, and first."""
+
+    keep_maps: bool | Callable[[tuple[int, ...]], npt.NDArray[np.float32] | None] = False
+    live: bool = False
+    focus: Focus | None = None
+
+
+@dataclass
+class Framewise:
+    """What is the same for every frame of a run, and what a run learns on its way.
+
+    Attributes
+    ----------
+    model, options, wishes
+        What to do.
+    runner : Runner
+        The network.
+    grid : Grid
+        Voxels of a frame in the image and for the network.
+    channels : tuple of int or None
+        Channels that the model sees.
+    planned : Planned
+        What was told of the plan.
+    choice : Choice
+        The plan of a frame; replaced by one of smaller tiles when memory runs out.
+    measured : callable
+        Where the intensities of a frame are measured: itself, or what it is a part of.
+    tiles_done, tiles_empty : int
+        Tiles so far, and those of them that were not computed.
+    seam_error : SeamError or None
+        Of the first frame.
+    """
+
+    model: Model
+    options: SegmentOptions
+    wishes: Wishes
+    runner: Runner
+    grid: Grid
+    channels: tuple[int, ...] | None
+    planned: Planned
+    choice: Choice
+    measured: Callable[[Frame], Frame]
+    tiles_done: int = 0
+    tiles_empty: int = 0
+    seam_error: SeamError | None = None
+    _certified: bool = field(default=False, repr=False)
+    _halvings: int = field(default=0, repr=False)
+
+    def iter_frame(
+        self, frame: Frame, frames_left: int
+    ) -> Generator[Event, None, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        """Yield the events of a frame; return its labels and its maps, on the image's grid."""
+        spec, options = self.model.spec, self.options
+        data = frame.read(self.channels)
+        normalisation = spec.normalisation
+        if options.normalisation is not None:
+            normalisation = Normalisation(options.normalisation)
+        measured = self.measured(frame)
+        statistics, cautions = measure(data if measured is frame else measured.read(self.channels), normalisation)
+        where = f" (frame {frame.position})" if frame.position else ""
+        for message in cautions:
+            yield Notice(message + where, caution=True)
+        if self.grid.differs:
+            # Rescaling would spread what is not finite, normalising replaces it; so that comes first.
+            data = self.grid.to_network(statistics.apply(data))
+            statistics = Statistics((0.0,) * len(data), (1.0,) * len(data))
+        maps = yield from self._maps(data, statistics, frame, frames_left)
+        yield from self.runner.take_notices()
+        if not self._certified:
+            self._certified = True
+            self.seam_error = self._certificate(data, statistics, maps)
+        del data
+        maps = self.grid.to_image(maps)
+        # Half precision whatever is kept, so that labels do not depend on it.
+        return spec.target.decode(maps.astype(np.float16, copy=False), options), maps
+
+    def _maps(
+        self, data: npt.NDArray[Any], statistics: Statistics, frame: Frame, frames_left: int
+    ) -> Generator[Event, None, npt.NDArray[Any]]:
+        """Yield the events of the tiles; return the maps, with tiles as small as memory wants them."""
+        while True:
+            short: str | None = None
+            before = self.tiles_done, self.tiles_empty
+            events = iter_predict(
+                data,
+                statistics,
+                self.runner,
+                self.choice.plan,
+                n_maps=len(self.model.spec.target.channels),
+                manner=self._manner(),
+                index=frame.index,
+                position=frame.position,
+            )
+            try:
+                maps = yield from self._counted(events)
+            except TileShortageError as error:
+                short = str(error)
+            if short is None:
+                break
+            # Here, and not where it was caught: there the error still holds what filled the memory.
+            self.tiles_done, self.tiles_empty = before
+            yield from self._smaller_tiles(short, frames_left)
+        if isinstance(maps, np.memmap):
+            yield Notice(f"maps of {maps.nbytes / 2**30:.2f} GiB do not fit the memory and lie in a temporary file")
+        return maps
+
+    def _counted(self, events: Generator[Event, None, npt.NDArray[Any]]) -> Generator[Event, None, npt.NDArray[Any]]:
+        try:
+            while True:
+                event = next(events)
+                if isinstance(event, TileDone):
+                    self.tiles_done += 1
+                    self.tiles_empty += event.empty
+                elif isinstance(event, SmallerBatches):
+                    self.choice = replace(self.choice, batch=event.batch)
+                yield event
+        except StopIteration as end:
+            maps: npt.NDArray[Any] = end.value
+            return maps
+        finally:
+            events.close()
+
+    def _smaller_tiles(self, reason: str, frames_left: int) -> Generator[Event, None, None]:
+        """Plan again with tiles of half the voxels, and say so.
+
+        Raises
+        ------
+        MemoryBudgetError
+            If there are none.
+        """
+        before = self.choice.plan
+        self._halvings += 1
+        try:
+            if self._halvings > _MOST_HALVINGS:
+                raise MemoryBudgetError(reason)
+            self.choice = choose_tiles(
+                before.shape,
+                self.options.tile,
+                # Not chosen again: the labels must stay those of the first plan.
+                before.overlap,
+                self.model.network,
+                costs=self.choice.costs,
+                at_most=math.prod(before.tile) // 2,
+            )
+        except MemoryBudgetError as error:
+            raise MemoryBudgetError(f"{reason}; no smaller tile is possible: {error}") from None
+        plan = self.choice.plan
+        _free_device(self.runner.device)
+        yield Notice(
+            f"memory ran out: tiles of {plan.tile} voxels instead of {before.tile}; the frame is started again"
+        )
+        n_tiles = self.tiles_done + frames_left * len(plan)
+        told = self.planned
+        yield Planned(
+            told.n_frames,
+            n_tiles,
+            told.shape,
+            told.axes,
+            plan,
+            told.device,
+            told.precision,
+            tuple(self.choice.explain()),
+        )
+
+    def _manner(self) -> Manner:
+        wishes, spec = self.wishes, self.model.spec
+        free = free_memory()
+        return Manner(
+            blend=self.options.blend,
+            # One by one under a focus, so that a move counts at once.
+            batch=self.choice.batch if wishes.focus is None else 1,
+            dtype=np.float32 if wishes.keep_maps else np.float16,
+            allocate=lambda shape, dtype: zeros_or_disk(shape, dtype, _MAPS_PART * free),
+            empty=_empty(spec) if self.options.overlap != "exact" else None,
+            live=wishes.live,
+            focus=wishes.focus,
+            scale=tuple(n / i for n, i in zip(self.grid.network, self.grid.image, strict=True)),
+        )
+
+    def _certificate(self, data: npt.NDArray[Any], statistics: Statistics, maps: npt.NDArray[Any]) -> SeamError | None:
+        network = self.model.network
+        if not network.exact_tiling or self.options.seam_windows == 0:
+            return None
+        try:
+            return certify(
+                data,
+                statistics,
+                self.runner,
+                self.choice.plan,
+                maps,
+                reach=network.receptive_field,
+                windows=self.options.seam_windows,
+            )
+        except MemoryBudgetError:
+            # A window needs the context that tiles may have had to do without.
+            return None
+
+
+def first_choice(
+    shape: tuple[int, ...], model: Model, options: SegmentOptions, dtype: torch.dtype, budget: int, device: str
+) -> Choice:
+    """Return the plan of frames of a shape, by the network's footprint.
+
+    Raises
+    ------
+    MemoryBudgetError, OptionsError
+        As :func:`napari_tiled_unet.planning.choose_tiles`.
+    """
+    network = model.network
+    costs = Costs(bytes_per_voxel(network, dtype), budget, device=device)
+    if math.prod(shape) * costs.voxel_bytes > costs.comfort:
+        # Worth the time of measuring.
+        costs = _measured(costs, network, dtype)
+    return choose_tiles(
+        shape, options.tile, options.overlap, network, costs=costs, trained_overlap=model.spec.earned_overlap
+    )
+
+
+def _measured(costs: Costs, network: Network, dtype: torch.dtype) -> Costs:
+    found = footprint(network, dtype)
+    return Costs.of(found.voxel_bytes, costs.budget, found.operations, found.voxel_work, costs.device)
+
+
+def _empty(spec: ModelSpec) -> Empty | None:
+    """Return which tiles need no network, and their maps."""
+    if spec.empty_below is None:
+        return None
+    maps = [0.0] * len(spec.target.channels)
+    if spec.target.kind == "classes":
+        maps[0] = 1.0
+    return Empty(spec.empty_below, tuple(maps))
+
+
+def _free_device(device: torch.device) -> None:
+    """Give back what torch keeps of the device's memory for later."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()

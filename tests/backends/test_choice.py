@@ -1,0 +1,292 @@
+"""Which backend is taken, what is checked, and what is kept on the disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from napari_tiled_unet import iter_segment
+from napari_tiled_unet.backends import choice, conversion, interface, retention
+from napari_tiled_unet.backends.choice import busiest_crop, choose_backend
+from napari_tiled_unet.backends.interface import RUNTIMES, Prepared
+from napari_tiled_unet.backends.openvino import OpenvinoBackend
+from napari_tiled_unet.backends.pytorch import TorchBackend
+from napari_tiled_unet.errors import MemoryBudgetError, OptionsError
+from napari_tiled_unet.events import Finished, Notice
+from napari_tiled_unet.runtime import Runner, choose_device
+from tests.backends.test_agreement import IMAGES, network, plain, tiles_of
+from tests.models import blob_model
+
+CPU = torch.device("cpu")
+TILES = tiles_of((32, 40))
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TILED_UNET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def only_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the other runtimes."""
+    monkeypatch.setattr(interface, "_installed", lambda name: name == "torch")
+
+
+def prepared() -> Prepared:
+    return Prepared(network(), torch.sigmoid, CPU)
+
+
+def wrong(self: Any, tiles: np.ndarray) -> np.ndarray:
+    return np.full((len(tiles), 2, *tiles.shape[2:]), 0.25, np.float32)
+
+
+def spoil_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = TorchBackend.run
+
+    def spoiled(self: TorchBackend, tiles: np.ndarray) -> np.ndarray:
+        return right(self, tiles) + (0.06 if self.precision == "bfloat16" else 0)
+
+    monkeypatch.setattr(TorchBackend, "run", spoiled)
+
+
+def test_reduced_precision_that_is_close_is_kept() -> None:
+    backend, notices = choose_backend(prepared(), "torch", "bfloat16", TILES, checked=True)
+    assert (backend.name, backend.precision, notices) == ("torch", "bfloat16", [])
+
+
+def test_reduced_precision_that_is_far_off_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil_bfloat16(monkeypatch)
+    backend, notices = choose_backend(prepared(), "torch", "bfloat16", TILES, checked=True)
+    assert backend.precision == "float32"
+    assert [n.caution for n in notices] == [True]
+    assert "computed by torch in bfloat16 differ from float32 by up to 0.06" in notices[0].message
+    # What was asked for by name is taken as it is.
+    backend, notices = choose_backend(prepared(), "torch", "bfloat16", TILES, checked=False)
+    assert (backend.precision, notices) == ("bfloat16", [])
+
+
+def test_maps_that_are_not_numbers_fail_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_numbers(self: Any, tiles: np.ndarray) -> np.ndarray:
+        return np.full((1, 2, *tiles.shape[2:]), np.nan, np.float32)
+
+    monkeypatch.setattr(OpenvinoBackend, "run", no_numbers)
+    backend, _ = choose_backend(prepared(), "openvino", "float32", TILES, checked=True)
+    assert backend.name == "torch"
+
+
+def test_the_run_says_that_it_fell_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil_bfloat16(monkeypatch)
+    monkeypatch.setattr("napari_tiled_unet.runtime._cpu_has_bfloat16", lambda: True)
+    events = list(iter_segment(IMAGES[2], blob_model(), backend="torch"))
+    assert any(isinstance(e, Notice) and e.caution and "in bfloat16 differ" in e.message for e in events)
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert (finished.provenance["backend"], finished.provenance["precision"]) == ("torch", "float32")
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+def test_a_conversion_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    module, _, name = RUNTIMES[backend].home.partition(":")
+    monkeypatch.setattr(f"{module}.{name}.run", wrong)
+    running, notices = choose_backend(prepared(), backend, "float32", TILES, checked=False)
+    assert running.name == "torch"
+    assert f"computed by {backend} in float32 differ" in notices[0].message
+
+
+def test_a_conversion_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, tiles: np.ndarray) -> np.ndarray:
+        raise RuntimeError("Unsupported operator: Fold")
+
+    monkeypatch.setattr(OpenvinoBackend, "run", fail)
+    running, notices = choose_backend(prepared(), "openvino", "float32", TILES, checked=True)
+    assert running.name == "torch"
+    assert (
+        "backend 'openvino' cannot run this network (Unsupported operator: Fold); torch runs it" in notices[0].message
+    )
+
+
+def test_running_out_of_memory_is_no_reason_to_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, tiles: np.ndarray) -> np.ndarray:
+        raise MemoryBudgetError("full")
+
+    monkeypatch.setattr(OpenvinoBackend, "run", full)
+    with pytest.raises(MemoryBudgetError, match="full"):
+        choose_backend(prepared(), "openvino", "float32", TILES, checked=True)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+def test_a_runtime_without_memory_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    running = RUNTIMES[backend].build(prepared(), "float32")
+
+    class Full:
+        def __call__(self, *_: object, **__: object) -> None:
+            raise RuntimeError("bad alloc: Failed to allocate")
+
+        run = __call__
+
+    monkeypatch.setattr(running, "_compiled" if backend == "openvino" else "_session", Full())
+    with pytest.raises(MemoryBudgetError, match=r"tiles of \(32, 40\) voxels ran out of memory in O.*smaller tile"):
+        running.run(TILES)
+
+
+def test_the_fastest_is_timed_once(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = {"torch": 0.5, "openvino": 0.4, "onnx": 0.9}
+    calls = []
+
+    def calibrate(*_: object) -> dict[str, float]:
+        calls.append(1)
+        return timed
+
+    monkeypatch.setattr(choice, "calibrate", calibrate)
+    for _ in range(2):
+        backend, notices = choose_backend(prepared(), "auto", "float32", TILES, checked=True)
+        assert backend.name == "openvino"
+        assert "runs in openvino, the fastest backend installed here" in notices[0].message
+    assert len(calls) == 1
+    (kept,) = (empty_cache / "calibration").iterdir()
+    assert json.loads(kept.read_text())["seconds_per_megavoxel"] == timed
+    # Damage is repaired.
+    kept.write_text("{")
+    choose_backend(prepared(), "auto", "float32", TILES, checked=True)
+    assert len(calls) == 2
+
+
+def test_what_is_hardly_faster_than_torch_is_not_taken(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "calibrate", lambda *_: {"torch": 0.5, "openvino": 0.46})
+    assert choose_backend(prepared(), "auto", "float32", TILES, checked=True)[0].name == "torch"
+
+
+def test_calibration_times_what_gives_the_right_maps(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenvinoBackend, "run", wrong)
+    this = prepared()
+    seconds = choice.calibrate(this, "bfloat16", choice._Judge(this, TILES), list(RUNTIMES))
+    assert "torch" in seconds
+    assert "openvino" not in seconds
+    assert all(s > 0 for s in seconds.values())
+
+
+def test_calibration_ends_in_time(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_CALIBRATION_SECONDS", 0.0)
+    this = prepared()
+    assert choice.calibrate(this, "float32", choice._Judge(this, TILES), list(RUNTIMES)) == {}
+    assert choose_backend(this, "auto", "float32", TILES, checked=True)[0].name == "torch"
+
+
+@pytest.mark.usefixtures("only_torch")
+def test_without_extras_auto_is_torch(empty_cache: Path) -> None:
+    assert choose_backend(prepared(), "auto", "float32", TILES, checked=True)[0].name == "torch"
+    assert not empty_cache.exists()
+
+
+@pytest.mark.usefixtures("only_torch")
+def test_a_backend_that_is_not_installed_is_refused_with_the_remedy() -> None:
+    with pytest.raises(
+        OptionsError,
+        match=r"backend 'onnx' needs onnxruntime and onnx, not installed here; "
+        r'pip install "napari-tiled-unet\[onnx\]"',
+    ):
+        Runner(network(), torch.sigmoid, CPU, torch.float32, backend="onnx")
+
+
+def test_a_backend_that_cannot_use_the_device_or_format_is_refused() -> None:
+    with pytest.raises(OptionsError, match="backend 'openvino' runs on the CPU, the device is meta"):
+        Runner(network(), torch.sigmoid, torch.device("meta"), torch.float32, backend="openvino")
+    with pytest.raises(OptionsError, match="backend 'onnx' computes in float32, not in bfloat16"):
+        Runner(network(), torch.sigmoid, CPU, torch.bfloat16, backend="onnx")
+    # A format that was not asked for gives way.
+    runner = Runner(network(), torch.sigmoid, CPU, torch.bfloat16, backend="onnx", checked=True)
+    runner.run(TILES)
+    assert (runner.backend, runner.precision) == ("onnx", "float32")
+
+
+def test_backends_of_the_processor_choose_it() -> None:
+    assert choose_device("auto", "openvino") == CPU
+    assert choose_device("auto", "onnx") == CPU
+
+
+def test_the_crop_is_where_something_is() -> None:
+    tiles = np.zeros((1, 1, 512, 768), np.float32)
+    tiles[0, 0, 300, 700] = 1
+    crop = busiest_crop(tiles, (16, 16))
+    assert crop.shape == (1, 1, 256, 192)
+    assert crop.max() == 1
+    small = tiles[..., :7, :9]
+    assert busiest_crop(small, (16, 16)).shape == small.shape
+    assert busiest_crop(np.zeros((2, 3, 96, 128, 128), np.float32), (8, 8, 8)).shape == (1, 3, 48, 32, 32)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+def test_conversions_are_kept_and_repaired(backend: str, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    this = prepared()
+    RUNTIMES[backend].build(this, "float32")
+    (folder,) = (empty_cache / "converted").iterdir()
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    RUNTIMES[backend].build(this, "float32")
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    for path in folder.iterdir():
+        path.write_bytes(b"damaged")
+    running = RUNTIMES[backend].build(this, "float32")
+    np.testing.assert_allclose(running.run(TILES), plain(this.network, TILES), atol=1e-4)
+
+
+def test_other_weights_are_another_conversion(empty_cache: Path) -> None:
+    one, other = network(), network()
+    first = conversion.fingerprint(one, torch.sigmoid)
+    assert conversion.fingerprint(other, torch.sigmoid) == first
+    assert conversion.fingerprint(one, torch.relu) != first
+    with torch.no_grad():
+        other.head.bias.add_(1e-3)
+    assert conversion.fingerprint(other, torch.sigmoid) != first
+
+
+def test_the_oldest_conversions_go(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "_KEPT", 2)
+    made = [
+        conversion.converted(prepared(), f"kind{i}", lambda _, __, folder: (folder / "x").touch()) for i in range(4)
+    ]
+    assert [folder.exists() for folder in made] == [False, False, True, True]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TILED_UNET_CACHE", str(tmp_path / "file" / "cache"))
+    backend, _ = choose_backend(prepared(), "openvino", "float32", TILES, checked=True)
+    assert backend.name == "openvino"
+    choose_backend(prepared(), "auto", "float32", TILES, checked=True)
+
+
+def test_the_cache_is_the_users_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TILED_UNET_CACHE")
+    assert "napari-tiled-unet" in str(conversion.cache_folder())
+
+
+def test_freed_memory_is_kept_only_while_runners_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+
+    class Library:
+        def mallopt(self, number: int, value: int) -> None:
+            calls.append((number, value))
+
+        def malloc_trim(self, pad: int) -> None:
+            calls.append("trimmed")
+
+    monkeypatch.setattr(retention, "_glibc", Library)
+    one = Runner(network(), torch.sigmoid, CPU, torch.float32)
+    two = Runner(network(), torch.sigmoid, CPU, torch.float32)
+    assert calls == [(-4, 0), (-1, 2**31 - 1), (-8, 1)]
+    del one
+    assert "trimmed" not in calls
+    del two
+    assert calls[3:] == [(-4, 65536), (-1, 131072), (-8, 0), "trimmed"]
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_glibc", lambda: None)
+    retention.keep_freed_memory()()
+    assert retention._users == 0
