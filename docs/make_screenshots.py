@@ -18,11 +18,13 @@ from tests.viewer.display import virtual_display  # noqa: E402
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
 IMAGES = ROOT / "docs" / "images"
 
 
 def main() -> None:
-    """Write ``widget.png`` and ``widget-advanced.png``."""
+    """Write the pictures of docs/napari.md."""
     with virtual_display(1400, 900):
         import napari
 
@@ -47,18 +49,54 @@ def take_pictures(viewer: Viewer) -> None:
     widget = SegmentWidget(viewer)
     dock = viewer.window.add_dock_widget(widget, name="Segment (Tiled U-Net)", area="right")
     window.resizeDocks([dock], [320], _horizontal())
+    settle(widget, application)
     widget.segment()
-    while widget.running:
-        application.processEvents()
+    settle(widget, application)
     viewer.reset_view()
     photograph(viewer, application, IMAGES / "widget.png")
     widget.control("advanced").native.click()
     photograph(viewer, application, IMAGES / "widget-advanced.png")
+    widget.control("advanced").native.click()
+    tune(viewer, widget, application)
+    run_in_tiles(viewer, widget, application)
+
+
+def settle(widget: SegmentWidget, application: Any) -> None:
+    """Wait for what is under way: a run, a forecast, labels made anew."""
+    while widget.running or widget._outlook.busy or widget._tune.busy:
+        application.processEvents()
+
+
+def tune(viewer: Viewer, widget: SegmentWidget, application: Any) -> None:
+    """Photograph uncertainty and labels after a move of a slider."""
+    widget._tune.slider("foreground_threshold").value = 0.3
+    settle(widget, application)
+    widget._tune.show_uncertainty()
+    settle(widget, application)
+    photograph(viewer, application, IMAGES / "widget-tuned.png")
+
+
+def run_in_tiles(viewer: Viewer, widget: SegmentWidget, application: Any) -> None:
+    """Photograph a run on a rectangle, half way."""
+    del viewer.layers[1:]
+    image = viewer.layers[0]
+    drawn = viewer.add_shapes([[[60, 80], [60, 600], [460, 600], [460, 80]]], shape_type="polygon", name="region")
+    drawn.face_color, drawn.edge_color, drawn.edge_width = "transparent", "yellow", 3
+    widget.layer = image
+    widget.control("run_on").value = drawn
+    widget.control("tile").value, widget.control("overlap").value = "160", "32"
+    settle(widget, application)
+    widget.segment()
+    while widget.running and widget._bar._tiles < 8:
+        application.processEvents()
+    photograph(viewer, application, IMAGES / "widget-live.png")
+    widget.cancel()
+    settle(widget, application)
 
 
 def photograph(viewer: Viewer, application: Any, path: Path) -> None:
     """Save the window as it is once everything is drawn."""
-    for _ in range(20):
+    for _ in range(5):
         application.processEvents()
     path.parent.mkdir(exist_ok=True)
     viewer.window.screenshot(str(path), canvas_only=False, flash=False)

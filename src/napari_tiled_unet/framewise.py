@@ -45,7 +45,7 @@ _MOST_HALVINGS = 12
 class Wishes:
     """What the caller wants beside the labels, and first."""
 
-    keep_maps: bool = False
+    keep_maps: bool | Callable[[tuple[int, ...]], npt.NDArray[np.float32] | None] = False
     live: bool = False
     focus: Focus | None = None
 

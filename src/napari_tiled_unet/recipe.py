@@ -120,7 +120,7 @@ def pinned(options: SegmentOptions, plan: TilePlan, *, device: str, precision: s
     return options.changed(tile=tuple(plan.tile), overlap=overlap, device=device, precision=precision)
 
 
-def as_python(options: SegmentOptions, image: str, *, imports: str = "") -> str:
+def as_python(options: SegmentOptions, image: str, imports: str = "") -> str:
     """Return a script that does the run.
 
     Parameters

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,7 @@ def iter_segment(
     model: str | Path | Model | None = None,
     *,
     options: SegmentOptions | None = None,
-    keep_maps: bool = False,
+    keep_maps: bool | Callable[[tuple[int, ...]], npt.NDArray[np.float32] | None] = False,
     live: bool = False,
     focus: Focus | None = None,
     **keywords: Any,
@@ -117,8 +117,10 @@ def iter_segment(
     ----------
     image, model, options, **keywords
         As for :func:`segment`.
-    keep_maps : bool
-        Whether the events carry the maps (float32, ``k`` times the voxels of the image).
+    keep_maps : bool or callable
+        Whether the events carry the maps (float32, ``k`` times the voxels of the image). A callable
+        is given their shape and makes the array that takes them, for example a ``numpy.memmap``;
+        or returns None, and they are not kept.
     live : bool
         Whether ``TileDone`` carries what the tile adds to the maps.
     focus : Focus, optional
@@ -179,7 +181,7 @@ def _run(
         yield Notice(choice.caution, caution=True)
     precision = str(dtype).removeprefix("torch.")
     shape, axes = source.label_shape(spec.axes), source.label_axes(spec.axes)
-    _check_results_fit(shape, len(spec.target.channels) if wishes.keep_maps else 0)
+    _check_results_fit(shape, len(spec.target.channels) if wishes.keep_maps is True else 0)
     n_tiles = len(frames) * len(choice.plan)
     explanation = tuple(choice.explain())
     planned = Planned(len(frames), n_tiles, shape, axes, choice.plan, str(device), precision, explanation)
@@ -227,7 +229,7 @@ def _all_frames(
     n_maps, n_spatial = len(spec.target.channels), len(spec.axes)
     are_objects = spec.target.kind == "objects"
     labels = np.zeros(shape if len(frames) > 1 else (), np.uint32)
-    maps = np.zeros((n_maps, *shape), np.float32) if wishes.keep_maps else None
+    maps = _room_for_maps((n_maps, *shape), wishes)
     counts, starts = [0] * len(frames), [0] * len(frames)
     waiting = list(frames)
     while waiting:
@@ -252,6 +254,12 @@ def _all_frames(
     return labels, maps, sum(counts) if are_objects else None
 
 
+def _room_for_maps(shape: tuple[int, ...], wishes: Wishes) -> npt.NDArray[np.float32] | None:
+    if callable(wishes.keep_maps):
+        return wishes.keep_maps(shape)
+    return np.zeros(shape, np.float32) if wishes.keep_maps else None
+
+
 def _next_frame(waiting: list[Frame], focus: Focus | None) -> int:
     """Return the place of the frame that comes next."""
     return 0 if focus is None else focus.nearest_frame([f.position for f in waiting], len(waiting[0].spatial))
@@ -271,6 +279,39 @@ def _number_in_order(labels: npt.NDArray[np.uint32], frames: list[Frame], starts
             # Modulo 2**32, so that a number may also fall.
             _shift(labels[frame.position], (before - start) % 2**32)
         before += count
+
+
+def decode_maps(maps: npt.NDArray[np.float32], axes: str, model: Model, options: SegmentOptions) -> npt.NDArray[Any]:
+    """Return the labels that a run with these options makes of its maps.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        ``(k, ...)`` float32 maps of a whole run, as in ``Finished``.
+    axes : str
+        Axes of the labels.
+    model : Model
+        Whose maps they are.
+    options : SegmentOptions
+        How they become labels; nothing else of it is used.
+
+    Returns
+    -------
+    numpy.ndarray
+        As from :func:`segment`.
+    """
+    labels = np.zeros(maps.shape[1:], np.uint32)
+    numbered = 0
+    for position in np.ndindex(labels.shape[: -len(model.spec.axes)]):
+        # In half precision, as a run decodes them.
+        found = model.spec.target.decode(np.asarray(maps[(slice(None), *position)], np.float16), options)
+        labels[position] = found
+        if model.spec.target.kind == "objects":
+            _shift(labels[position], numbered)
+            numbered += int(found.max(initial=0))
+    if options.link_slices:
+        _link(labels, axes)
+    return labels.astype(smallest_label_dtype(int(labels.max(initial=0))), copy=False)
 
 
 def _check_results_fit(shape: tuple[int, ...], n_maps: int) -> None:

@@ -94,4 +94,4 @@ def no_thread_is_left() -> Iterator[None]:
     yield
     from qtpy.QtCore import QThreadPool
 
-    assert QThreadPool.globalInstance().waitForDone(5000), "a run was still going 5 s after the test"
+    assert QThreadPool.globalInstance().waitForDone(10_000), "a run was still going 10 s after the test"

@@ -12,7 +12,8 @@ from napari.components import LayerList
 from napari.layers import Image, Labels, Points
 
 from napari_tiled_unet.errors import ImageError
-from napari_tiled_unet.events import Finished
+from napari_tiled_unet.events import Finished, Planned
+from napari_tiled_unet.tiling import plan_tiles
 from napari_tiled_unet.viewer.layers import (
     METADATA_KEY,
     facts_of,
@@ -24,7 +25,8 @@ from napari_tiled_unet.viewer.layers import (
     named_axes,
     shear_matrix,
 )
-from napari_tiled_unet.viewer.results import own_result, show_labels
+from napari_tiled_unet.viewer.live import LiveLabels
+from napari_tiled_unet.viewer.results import own_result
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB:UserWarning")  # napari's label colours
 TURN = 30.0
@@ -32,6 +34,14 @@ TURN = 30.0
 
 def finished(labels: np.ndarray, axes: str, **provenance: Any) -> Finished:
     return Finished(labels, axes, int(labels.max()), 0.1, provenance or {"model": "blobs"})
+
+
+def show_labels(layers: LayerList, source: Image, axes: str, done: Finished) -> Labels:
+    """Show the labels of a run that had no tiles to show before."""
+    n = min(2, len(done.axes))
+    plan = plan_tiles(done.labels.shape[-n:], (16,) * n, (0,) * n, (1,) * n)
+    planned = Planned(1, 1, done.labels.shape, done.axes, plan, "cpu", "float32")
+    return LiveLabels(layers, source, axes, planned, {}).finish(done, {})
 
 
 def corners(layer: Any, shape: tuple[int, ...]) -> np.ndarray:

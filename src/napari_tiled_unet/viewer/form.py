@@ -32,7 +32,9 @@ _LEADING = {
     2: ("tz", "tc", "cz", "zc", "ct", "zt"),
     3: ("tcz", "tzc", "ctz", "czt", "ztc", "zct"),
 }
+_LABELS = {"region": "range"}
 _UNITS = {
+    "region": "z=2:10,y=100:400",
     "spacing": "µm",
     "object_size": "px",
     "memory": "GiB",
@@ -113,7 +115,7 @@ def option_rows() -> tuple[Row, ...]:
             Row(
                 name=name,
                 kind=kind,
-                label=name.removesuffix("_threshold").replace("_", " "),
+                label=_LABELS.get(name, name.removesuffix("_threshold").replace("_", " ")),
                 tooltip=info.description or "",
                 advanced=isinstance(extra, dict) and bool(extra.get("advanced")),
                 default=info.default,
@@ -157,8 +159,27 @@ def text_of(value: Any) -> str:
     if value is None or value == AUTOMATIC:
         return ""
     if isinstance(value, tuple | list):
-        return ", ".join(f"{part:g}" for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return ", ".join(map(_number, value))
+    return _number(value) if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def rows_of(options: SegmentOptions) -> dict[str, Any]:
+    """Return the values of the rows that say these options, the inverse of :func:`options_from_rows`.
+
+    Without model, axes and channel, which are chosen, and the region, which has a row of its own kind.
+    """
+    values = {}
+    for row in option_rows():
+        value = getattr(options, row.name)
+        if row.name in ("model", "axes", "channel", "region"):
+            continue
+        values[row.name] = text_of(value) if row.kind == "text" else AUTOMATIC if value is None else value
+    return values
 
 
 def axes_readings(facts: LayerFacts, model_axes: str = "yx") -> tuple[str, ...]:

@@ -78,6 +78,13 @@ def is_image_layer(layer: Any) -> bool:
     return isinstance(layer, ImageLayer)
 
 
+def is_shapes_layer(layer: Any) -> bool:
+    """Return whether shapes can be drawn in a layer."""
+    from napari.layers import Shapes
+
+    return isinstance(layer, Shapes)
+
+
 def facts_of(layer: napari.layers.Image) -> LayerFacts:
     """Return what the form must know of an image layer; its data are not read."""
     data = full_resolution(layer)

@@ -52,7 +52,7 @@ class View:
 
 def view_of(viewer: ViewerModel) -> View:
     """Return what a viewer shows now."""
-    dims, camera = viewer.dims, viewer.camera
+    dims, camera = viewer.dims, viewer.scene.camera
     point = tuple(float(p) for p in dims.point)
     displayed = tuple(dims.displayed)
     if dims.ndisplay != 2:
@@ -62,6 +62,40 @@ def view_of(viewer: ViewerModel) -> View:
     for corner, signs in zip(corners, itertools.product((-1, 1), repeat=2), strict=True):
         corner[list(displayed)] = np.array(camera.center[-2:]) + half * signs
     return View(point, displayed, corners)
+
+
+def region_text(
+    run_on: Any, layer: napari.layers.Image, axes: str, viewer: ViewerModel, spatial: str, typed: str
+) -> str | None:
+    """Return what is to be segmented as the option ``region``; None for all of the layer.
+
+    Parameters
+    ----------
+    run_on : str or Shapes layer
+        :data:`WHOLE`, :data:`VIEW`, :data:`FRAME`, :data:`RANGE`, or the layer in which it was drawn.
+    layer, axes, spatial
+        As for :func:`region_of_view`.
+    viewer : ViewerModel
+        The viewer.
+    typed : str
+        The range that the user wrote.
+
+    Raises
+    ------
+    OptionsError
+        If nothing would be segmented.
+    """
+    if run_on == WHOLE:
+        return None
+    if run_on == RANGE:
+        return typed.strip() or None
+    if run_on == VIEW:
+        region = region_of_view(layer, axes, view_of(viewer), spatial)
+    elif run_on == FRAME:
+        region = region_of_frame(layer, axes, view_of(viewer), spatial)
+    else:
+        region = region_of_shapes(layer, axes, run_on, spatial)
+    return region.text or None
 
 
 def region_of_view(layer: napari.layers.Image, axes: str, view: View, spatial: str) -> Region:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
-from magicgui.widgets import CheckBox, ComboBox, Container, LineEdit, PushButton, Widget
+from magicgui.widgets import CheckBox, ComboBox, Container, Label, LineEdit, PushButton, Widget
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QWidget
@@ -74,6 +74,14 @@ def show_meaning(widget: Widget, text: str) -> None:
         widget.native.setPlaceholderText(text)
     elif isinstance(widget, DropDown):
         widget.rename_automatic(text)
+
+
+def sentence(name: str, tooltip: str = "") -> Label:
+    """Return a line of text as wide as there is room, which wraps only where it must."""
+    label = Label(name=name, label="", value="", tooltip=tooltip)
+    label.native.setWordWrap(True)
+    label.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+    return label
 
 
 def side_by_side(*widgets: Widget, label: str = "", name: str = "") -> Container[Widget]:

@@ -9,10 +9,26 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 def nuclei_2d() -> list[LayerData]:
     """Return the bundled field of nuclei as the data of one image layer."""
+    return _layer("nuclei_2d", "nuclei")
+
+
+def nuclei_3d() -> list[LayerData]:
+    """Return the bundled stack of nuclei as the data of one image layer."""
+    return _layer("nuclei_3d", "nuclei stack")
+
+
+def two_channels() -> list[LayerData]:
+    """Return the bundled stack of two channels as the data of one image layer."""
+    return _layer("two_channels", "two channels")
+
+
+def _layer(sample: str, name: str) -> list[LayerData]:
     from napari_tiled_unet.demo import read_sample
 
-    image = read_sample()
-    settings: dict[str, Any] = {"name": "nuclei", "axis_labels": tuple(image.axes)}
-    if image.spacing is not None and image.units != "pixel":
-        settings |= {"scale": image.spacing, "units": (image.units,) * len(image.spacing)}
+    image = read_sample(sample)
+    settings: dict[str, Any] = {"name": name, "axis_labels": tuple(image.axes)}
+    if image.spacing is not None:
+        size = dict(zip(image.spatial_axes, image.spacing, strict=True))
+        settings["scale"] = tuple(size.get(axis, 1.0) for axis in image.axes)
+        settings["units"] = tuple("micrometer" if axis in size else "pixel" for axis in image.axes)
     return [(image.data, settings, "image")]

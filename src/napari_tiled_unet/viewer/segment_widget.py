@@ -2,49 +2,53 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import Container, Label, ProgressBar, PushButton, Widget
-from napari.utils import progress
-from napari.utils.notifications import Notification, notification_manager, show_error, show_warning
+from magicgui.widgets import Container, PushButton, Widget
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QTimer
 
 from napari_tiled_unet.cards import card_lines
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
-from napari_tiled_unet.events import Finished, Notice, Planned, TileDone
 from napari_tiled_unet.model import list_models
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.viewer.form import (
     UNSAID,
     FormState,
-    finished_text,
     form_state,
     option_rows,
     options_from_rows,
-    progress_text,
+    rows_of,
 )
-from napari_tiled_unet.viewer.layers import facts_of, image_from_layer, is_image_layer
-from napari_tiled_unet.viewer.results import show_labels
+from napari_tiled_unet.viewer.layers import facts_of, image_from_layer, is_image_layer, is_shapes_layer
+from napari_tiled_unet.viewer.maps import KeptMaps, room_for_maps
+from napari_tiled_unet.viewer.outlook import Outlook
+from napari_tiled_unet.viewer.regions import FRAME, RANGE, VIEW, WHOLE, region_text
+from napari_tiled_unet.viewer.repeat import Repeat
+from napari_tiled_unet.viewer.results import own_result
 from napari_tiled_unet.viewer.rows import (
     Departure,
     DropDown,
     ScrollingRows,
     folding,
     row_widget,
+    sentence,
     show_meaning,
     side_by_side,
 )
-from napari_tiled_unet.viewer.worker import Failed, Run
+from napari_tiled_unet.viewer.running import Bar, Order, Running, tell
+from napari_tiled_unet.viewer.tuning import Tune
 
 if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
-    from napari_tiled_unet.events import Event
+    from napari_tiled_unet.image import Image
     from napari_tiled_unet.model import ModelEntry
 
-# Seconds between two updates of the progress; more would cost the run and nest event loops.
-_SHOW_EVERY = 0.1
+# Milliseconds after which the form follows a camera that came to rest.
+_REST = 150
 
 
 class SegmentWidget(Container[Widget]):
@@ -70,12 +74,8 @@ class SegmentWidget(Container[Widget]):
         self._viewer = napari_viewer
         self._models: dict[str, ModelEntry] = {}
         self._said: dict[Any, dict[str, Any]] = {}  # axes and channel that the user chose, by layer
-        self._run: Run | None = None
-        self._source: tuple[napari.layers.Image, str] | None = None
-        self._progress: progress | None = None
-        self._started, self._shown, self._tiles = 0.0, 0.0, 0
+        self._run: Running | None = None
         self._outcome = ""
-        self._notes: list[str] = []
         self._build()
         self._offer_layers()
         self.read_models()
@@ -92,14 +92,27 @@ class SegmentWidget(Container[Widget]):
         advanced = [self._rows[row.name] for row in option_rows() if row.advanced]
         self._fold = folding(advanced, title="Advanced")
         model = side_by_side(self._rows["model"], self._reread, label="model", name="model_and_reread")
+        self._run_on = DropDown(name="run_on", label="run on", tooltip="which part of the image is segmented")
+        place = next(i for i, widget in enumerate(common) if widget.name == "region")
+        common.insert(place, self._run_on)
         rows: Container[Widget] = Container(widgets=[self._image, model, *common, self._fold, *advanced])
         rows.margins = (0, 0, 0, 0)
         self._segment = PushButton(text="Segment", name="segment", tooltip="segment the layer with these options")
         self._cancel = PushButton(text="Cancel", name="cancel", tooltip="stop within a tile; no layer is made")
-        self._bar = ProgressBar(name="bar", label="", visible=False)
-        self._line = Label(name="line", label="", value="")
-        self._line.native.setWordWrap(True)
-        self.extend([side_by_side(self._segment, self._cancel, name="buttons"), self._bar, self._line])
+        self._bar = Bar(self._show_line)
+        self._repeat = Repeat(
+            options=self.segment_options,
+            source=self._source,
+            take=self.take_options,
+            run_again=self.run_again,
+            layers=lambda: self._viewer.layers,
+        )
+        self._outlook = Outlook(self._foretold)
+        self._tune = Tune(self._viewer, self._tuned)
+        self._tune.visible = False
+        self._line = sentence("line")
+        buttons = side_by_side(self._segment, self._cancel, name="buttons")
+        self.extend([self._outlook.widget, buttons, self._bar.widget, self._line, self._tune, self._repeat])
         self._form = rows  # the scroll area holds its Qt half only
         self.native.layout().insertWidget(0, ScrollingRows(rows))
         self.native.setMinimumWidth(240)
@@ -108,26 +121,43 @@ class SegmentWidget(Container[Widget]):
         self._image.changed.connect(self._change_row)
         self._rows["axes"].changed.connect(self._say_axes)
         self._rows["channel"].changed.connect(self._say_channel)
-        for widget in self._rows.values():
+        for widget in (self._run_on, *self._rows.values()):
             widget.changed.connect(self._change_row)
         self._reread.changed.connect(self.read_models)
         self._segment.changed.connect(self.segment)
         self._cancel.changed.connect(self.cancel)
         for event in self._layer_events():
             event.connect(self.reset_choices)
+        self._rest = QTimer(self.native)
+        self._rest.setSingleShot(True)
+        self._rest.timeout.connect(self._refresh)
+        for event in self._moves():
+            event.connect(self._moved)
         self._departure = Departure(self.native, undocked=self.cancel, destroyed=self._leave)
 
     def _layer_events(self) -> tuple[Any, ...]:
         events = self._viewer.layers.events
         return events.inserted, events.removed, events.renamed, events.reordered
 
+    def _moves(self) -> tuple[Any, ...]:
+        camera, dims = self._viewer.scene.camera.events, self._viewer.dims.events
+        return camera.center, camera.zoom, dims.current_step, dims.ndisplay
+
+    def _moved(self) -> None:
+        if self._run_on.value in (VIEW, FRAME):
+            self._rest.start(_REST)
+
     def _leave(self) -> None:
         """Let go of viewer and run once Qt has destroyed the widget."""
         for event in self._layer_events():
             event.disconnect(self.reset_choices)
+        for event in self._moves():
+            event.disconnect(self._moved)
+        self._tune.close_threads()
+        self._outlook.close()
         if self._run is not None:
             self._run.abandon()
-            self._let_go()
+            self._run = None
 
     # --- what is chosen ---------------------------------------------------------------
 
@@ -151,8 +181,9 @@ class SegmentWidget(Container[Widget]):
         return str(self._line.value)
 
     def control(self, name: str) -> Any:
-        """Return a control: the row of an option, or layer, reread, advanced, segment, cancel."""
-        others = {w.name: w for w in (self._image, self._reread, self._fold, self._segment, self._cancel)}
+        """Return a control: the row of an option, or layer, run_on, reread, advanced, segment, cancel."""
+        own = (self._image, self._run_on, self._reread, self._fold, self._segment, self._cancel)
+        others = {w.name: w for w in own}
         return self._rows[name] if name in self._rows else others[name]
 
     def segment_options(self) -> SegmentOptions:
@@ -161,10 +192,45 @@ class SegmentWidget(Container[Widget]):
         Raises
         ------
         OptionsError
-            If a row holds a value that breaks its rule.
+            If a row holds a value that breaks its rule, or nothing would be segmented.
         """
         values = {name: self.control(name).value for name in self._rows if name not in self.state.idle}
-        return options_from_rows(values | {"axes": self.state.axes_taken, "channel": self.state.channel_taken})
+        values |= {"axes": self.state.axes_taken, "channel": self.state.channel_taken, "region": self._region()}
+        return options_from_rows(values)
+
+    def _region(self) -> str | None:
+        entry, layer, axes = self._models.get(self.control("model").value), self.layer, self.state.axes_taken
+        if layer is None or axes is None or entry is None:
+            return None
+        return region_text(self._run_on.value, layer, axes, self._viewer, entry.spec.axes, self.control("region").value)
+
+    def take_options(self, options: SegmentOptions) -> None:
+        """Fill the form with options, for example those of a recipe.
+
+        Raises
+        ------
+        OptionsError
+            If their model is not installed.
+        """
+        if options.model not in self._models:
+            raise OptionsError(
+                f"the recipe is for model {options.model!r}, which is not installed; "
+                f"choose another or install it; there are {', '.join(self._models)}"
+            )
+        values = rows_of(options) | {"model": options.model, "region": options.region or ""}
+        for name, value in values.items():
+            with self.control(name).changed.blocked():
+                self.control(name).value = value
+        self._say(axes=options.axes, channel=options.channel)
+        self._offer_layers()
+        with self._run_on.changed.blocked():
+            self._run_on.value = RANGE if options.region else WHOLE
+        self._change_row()
+
+    def _source(self) -> tuple[napari.layers.Image | None, str | None, napari.layers.Labels | None]:
+        """Return the image layer, the reading of its axes, and its result."""
+        layer = self.layer
+        return layer, self.state.axes_taken, None if layer is None else own_result(self._viewer.layers, layer)
 
     def read_models(self) -> None:
         """Look for models again and offer them."""
@@ -176,8 +242,8 @@ class SegmentWidget(Container[Widget]):
 
     def reset_choices(self, *_: Any) -> None:
         """Offer the image layers that the viewer has now; napari calls it as layers come and go."""
-        if self._source is not None and self._source[0] not in self._viewer.layers:
-            self._stop("stopped: the image layer was removed")
+        if self._run is not None:
+            self._run.follow_layers()
         self._offer_layers()
         self._refresh()
 
@@ -187,6 +253,10 @@ class SegmentWidget(Container[Widget]):
         if chosen not in layers:
             chosen = active if active in layers else layers[-1] if layers else None
         self._image.offer([(layer.name, layer) for layer in layers], chosen)
+        drawn = [layer for layer in self._viewer.layers if is_shapes_layer(layer)]
+        places = [WHOLE, VIEW, FRAME, *drawn, RANGE]
+        kept = self._run_on.value if self._run_on.value in places else WHOLE
+        self._run_on.offer([(p if isinstance(p, str) else f"shapes: {p.name}", p) for p in places], kept)
 
     def _say_axes(self, axes: str) -> None:
         self._say(axes=axes)
@@ -223,6 +293,7 @@ class SegmentWidget(Container[Widget]):
         self.control("axes").offer(state.axes, taken)
         self.control("channel").offer(state.channels, UNSAID if state.channel_taken is None else state.channel_taken)
         self.control("channel").visible = bool(state.channels)
+        self.control("region").visible = self._run_on.value == RANGE
         for row in option_rows():
             widget, idle = self.control(row.name), state.idle.get(row.name)
             show_meaning(widget, state.placeholders.get(row.name, ""))
@@ -236,115 +307,87 @@ class SegmentWidget(Container[Widget]):
             except OptionsError as error:
                 problem = str(error)
         self._segment.enabled = problem is None and not self.running
+        self._tune.visible = not self.running and self._can_tune()
         self._cancel.enabled = self.running and self._run is not None and not self._run.cancelled
+        self._outlook.refresh()
         if not self.running:
             self._line.value = self._outcome or problem or ""
+
+    def _show_line(self, text: str) -> None:
+        self._line.value = text
+
+    def _foretold(self) -> tuple[Image, SegmentOptions] | None:
+        """Return the run to foretell: none while one is under way, or where the form is not complete."""
+        layer, axes = self.layer, self.state.axes_taken
+        if self.running or layer is None or axes is None or self.state.problem is not None:
+            return None
+        try:
+            return image_from_layer(layer, axes), self.segment_options()
+        except TiledUnetError:
+            return None
+
+    def _can_tune(self) -> bool:
+        """Whether the maps that are kept are those of the layer that is chosen, and its labels are there."""
+        kept = self._tune.kept
+        if kept is None:
+            return False
+        if kept.outcome.labels not in self._viewer.layers or kept.outcome.order.layer not in self._viewer.layers:
+            self._tune.offer(None)
+            return False
+        return kept.outcome.order.layer is self.layer
 
     # --- a run ------------------------------------------------------------------------
 
     def segment(self) -> None:
-        """Start a run with what the form says; the labels appear when it is through."""
+        """Start a run with what the form says; labels appear as tiles are done."""
         layer, axes = self.layer, self.state.axes_taken
         if self.running:
             return
         if layer is None or axes is None or self.state.problem is not None:
             show_error(self.state.problem or "choose an image layer first")
             return
-        try:
-            image, options = image_from_layer(layer, axes), self.segment_options()
-        except TiledUnetError as error:
-            self._fail(error)
-            return
-        self._source, self._notes, self._outcome = (layer, axes), [], ""
-        self._started, self._shown, self._tiles = time.perf_counter(), 0.0, 0
-        layer.events.data.connect(self._source_changed)
-        self._bar.native.setRange(0, 0)
-        self._bar.visible = True
-        self._line.value = "loading the model ..."
         self._segment.enabled = False
-        self._progress = progress(total=None, desc=f"segment {layer.name}")
-        self._run = Run(image, options, on_event=self._hear, on_end=self._end)
+        try:
+            order = Order(layer, axes, self.segment_options())
+            self._tune.offer(None)
+            room = partial(room_for_maps, memory=order.options.memory)
+            self._run = Running(self._viewer, order, self._bar, on_end=self._end, room=room)
+        except TiledUnetError as error:
+            self._outcome = str(error)
+            tell(error)
         self._refresh()
+
+    def run_again(self, options: SegmentOptions, layer: napari.layers.Image) -> None:
+        """Segment another image layer with the options of a recipe."""
+        self.layer = layer
+        try:
+            self.take_options(options)
+        except OptionsError as error:
+            tell(error)
+            return
+        self.segment()
 
     def cancel(self) -> None:
-        """End the run within a tile; no layer is made or changed."""
-        self._stop("cancelled, no layer was changed")
-
-    def _stop(self, outcome: str) -> None:
+        """End the run within a tile; every layer is left as it was."""
         if self._run is None or self._run.cancelled:
             return
-        self._outcome = outcome
+        self._run.stop("cancelled, no layer was changed")
         self._line.value = "stopping after this tile ..."
-        self._run.cancel()
         self._refresh()
-
-    def _source_changed(self) -> None:
-        self._stop("stopped: the data of the image layer were replaced")
-
-    def _hear(self, event: Event) -> None:
-        match event:
-            case Notice(message, caution):
-                self._notes.append(message)
-                if caution:
-                    show_warning(message)
-            case Planned():
-                self._plan(event)
-            case TileDone():
-                self._count_tile()
-            case Finished():
-                self._finish(event)
-            case Failed(error):
-                self._fail(error)
-
-    # napari's progress runs the event loop whenever it changes: it always comes last, because
-    # the next events of the run, even its end, may have been heard when it returns.
-
-    def _plan(self, planned: Planned) -> None:
-        self._bar.native.setRange(0, planned.n_tiles)
-        self._started = time.perf_counter()
-        self._show_tiles()
-        if self._progress is not None:
-            self._progress.total = planned.n_tiles
-
-    def _count_tile(self) -> None:
-        self._tiles += 1
-        now = time.perf_counter()
-        if now - self._shown < _SHOW_EVERY and self._tiles < self._bar.native.maximum():
-            return
-        self._shown = now
-        self._show_tiles()
-        if self._progress is not None:
-            self._progress.update(self._tiles - self._progress.n)
-
-    def _show_tiles(self) -> None:
-        self._bar.native.setValue(self._tiles)
-        seconds = time.perf_counter() - self._started
-        self._line.value = progress_text(self._tiles, self._bar.native.maximum(), seconds)
-
-    def _finish(self, finished: Finished) -> None:
-        assert self._source is not None
-        layer, axes = self._source
-        self._outcome = finished_text(finished, self._notes)
-        show_labels(self._viewer.layers, layer, axes, finished)
-
-    def _fail(self, error: Exception) -> None:
-        """Say what went wrong: refusals as their sentence, anything else with its traceback."""
-        self._outcome = self._line.value = str(error) or type(error).__name__
-        if isinstance(error, TiledUnetError):
-            show_error(str(error))
-        else:
-            notification_manager.dispatch(Notification.from_exception(error))
 
     def _end(self) -> None:
-        self._bar.visible = False
-        self._let_go()
+        assert self._run is not None
+        ended, self._run = self._run, None
+        self._outcome = ended.words
+        outcome = ended.outcome
+        if outcome is not None and outcome.finished.maps is not None:
+            self._tune.offer(KeptMaps(outcome, outcome.finished.maps))
         self._refresh()
 
-    def _let_go(self) -> None:
-        """Free what belongs to a run."""
-        source, shown = self._source, self._progress
-        self._run = self._source = self._progress = None
-        if source is not None:
-            source[0].events.data.disconnect(self._source_changed)
-        if shown is not None:
-            shown.close()
+    def _tuned(self, options: SegmentOptions) -> None:
+        """Let the form say what the sliders say, for the next run."""
+        values = rows_of(options)
+        for name in ("foreground_threshold", "seed_threshold", "min_size"):
+            with self.control(name).changed.blocked():
+                self.control(name).value = values[name]
+        self._refresh()

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
+import threading
 import traceback
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
 
-from napari_tiled_unet.events import Event
+from napari_tiled_unet.events import Event, FrameDone, Planned, TileDone
+from napari_tiled_unet.viewer.live import tile_labels
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_tiled_unet.focus import Focus
     from napari_tiled_unet.image import Image
+    from napari_tiled_unet.model import Model
     from napari_tiled_unet.options import SegmentOptions
+
+    Room = Callable[[tuple[int, ...]], npt.NDArray[np.float32] | None]
 
 
 @dataclass(frozen=True)
@@ -23,21 +37,122 @@ class Failed(Event):
     error: Exception
 
 
-def segment_events(image: Image, options: SegmentOptions) -> Generator[Event, None, None]:
-    """Yield the events of a run; an error comes as the last event.
+@dataclass(frozen=True)
+class Loaded(Event):
+    """The model is in memory."""
+
+    model: Model
+
+
+def segment_events(
+    image: Image, options: SegmentOptions, focus: Focus | None = None, room: Room | None = None
+) -> Generator[Event, None, None]:
+    """Yield the events of a run, tiles as their labels; an error comes as the last event.
 
     The worker takes a RuntimeError, which torch raises for almost anything, for its own
     deletion and drops it: errors therefore travel as events.
+
+    Parameters
+    ----------
+    image, options : Image, SegmentOptions
+        What is segmented, and how.
+    focus : Focus, optional
+        What comes first.
+    room : callable, optional
+        Makes the array that takes the maps; they are not kept without.
     """
     try:
         # Here and not above: the import of torch must not hold up the viewer.
         from napari_tiled_unet.segmentation import iter_segment
 
-        yield from iter_segment(image, options=options)
+        with one_core_left():
+            model = loaded_model(options.model)
+            yield Loaded(model)
+            events = iter_segment(image, model, options=options, live=True, focus=focus, keep_maps=room or False)
+            yield from _with_labels(events, model, options)
     except Exception as error:  # noqa: BLE001  whatever it is, the user must hear of it
         # The frames hold image and maps, which a kept notification would keep as well.
         traceback.clear_frames(error.__traceback__)
         yield Failed(error)
+
+
+def _with_labels(
+    events: Generator[Event, None, None], model: Model, options: SegmentOptions
+) -> Generator[Event, None, None]:
+    planned: Planned | None = None
+    with contextlib.closing(events):
+        for event in events:
+            if isinstance(event, Planned):
+                planned = event
+            if isinstance(event, TileDone) and event.maps is not None and planned is not None:
+                yield tile_labels(event, model.spec.target, options, planned)
+                yield replace(event, maps=None)
+            elif isinstance(event, FrameDone):
+                yield replace(event, maps=None)
+            else:
+                yield event
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path: Path, changed: int) -> Model:  # noqa: ARG001 - a file that changed is loaded anew
+    from napari_tiled_unet.model import load_model
+
+    return load_model(path)
+
+
+def loaded_model(name: str) -> Model:
+    """Return a model, loaded only once as long as its file stays the same.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded.
+    """
+    from napari_tiled_unet.model import find_model
+
+    path = find_model(name)
+    return _loaded(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def warm_up() -> None:
+    """Import what napari imports at the first Labels layer, which would hold up the viewer then."""
+    import numpy as np
+    from napari.layers import Labels
+
+    Labels(np.zeros((2, 2), np.uint8))
+
+
+@contextlib.contextmanager
+def one_core_left() -> Iterator[None]:
+    """Let torch take all cores but one, so that the viewer answers during a run.
+
+    The number of threads is of the process: the last one to leave puts it back.
+    """
+    import torch
+
+    with _threads.lock:
+        if _threads.inside == 0:
+            _threads.before = torch.get_num_threads()
+            torch.set_num_threads(max(1, min(_threads.before, (os.cpu_count() or 1) - 1)))
+        _threads.inside += 1
+    try:
+        yield
+    finally:
+        with _threads.lock:
+            _threads.inside -= 1
+            if _threads.inside == 0:
+                torch.set_num_threads(_threads.before)
+
+
+@dataclass
+class _Threads:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    inside: int = 0
+    before: int = 1
+
+
+_threads = _Threads()
 
 
 class _ClosingWorker(GeneratorWorker):  # type: ignore[misc]
@@ -59,6 +174,8 @@ class Run:
         What is segmented.
     options : SegmentOptions
         How.
+    focus, room : optional
+        As for :func:`segment_events`.
     on_event : callable
         Called with each event, on the main thread, unless the run was cancelled.
     on_end : callable
@@ -70,12 +187,14 @@ class Run:
         image: Image,
         options: SegmentOptions,
         *,
+        focus: Focus | None = None,
+        room: Room | None = None,
         on_event: Callable[[Event], None],
         on_end: Callable[[], None],
     ) -> None:
         self.cancelled = False
         self._on_event, self._on_end = on_event, on_end
-        self._worker = create_worker(segment_events, image, options, _worker_class=_ClosingWorker)
+        self._worker = create_worker(segment_events, image, options, focus, room, _worker_class=_ClosingWorker)
         self._worker.yielded.connect(self._hear)
         self._worker.finished.connect(self._end)
         self._worker.start()
@@ -101,3 +220,56 @@ class Run:
 
 def _nothing() -> None:
     """Stand in for a listener that is gone."""
+
+
+class Latest:
+    """Work in a thread where only the newest question matters.
+
+    While one is answered, at most one waits; a newer one takes its place. Answers come on the
+    main thread.
+    """
+
+    def __init__(self) -> None:
+        self._worker: Any = None
+        self._waiting: tuple[Callable[[], Any], Callable[[Any], None]] | None = None
+        self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._worker is not None
+
+    def ask(self, work: Callable[[], Any], answer: Callable[[Any], None]) -> None:
+        """Do ``work`` in a thread and give what it returns to ``answer``; an exception is given as it is."""
+        if self._closed:
+            return
+        if self._worker is not None:
+            self._waiting = work, answer
+            return
+        self._worker = create_worker(_caught, work)
+        self._worker.returned.connect(lambda result: self._tell(answer, result))
+        self._worker.finished.connect(self._next)
+        self._worker.start()
+
+    def close(self) -> None:
+        """Ask nothing more, and hear of nothing any more."""
+        self._closed, self._waiting = True, None
+
+    def _tell(self, answer: Callable[[Any], None], result: tuple[Any]) -> None:
+        if not self._closed:
+            answer(result[0])
+
+    def _next(self) -> None:
+        self._worker = None
+        if self._waiting is not None:
+            (work, answer), self._waiting = self._waiting, None
+            self.ask(work, answer)
+
+
+def _caught(work: Callable[[], Any]) -> tuple[Any]:
+    # In a tuple, since the worker raises an exception that is returned.
+    try:
+        return (work(),)
+    except Exception as error:  # noqa: BLE001  who asked decides what it means
+        traceback.clear_frames(error.__traceback__)
+        return (error,)

@@ -1,0 +1,212 @@
+"""A run written down: copied as Python or as a command, saved and loaded as a recipe."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import Container, PushButton, Widget
+from napari.utils.notifications import show_info
+from qtpy.QtGui import QAction  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QApplication, QFileDialog, QMenu
+
+from napari_tiled_unet.errors import OptionsError, TiledUnetError
+from napari_tiled_unet.options import SegmentOptions
+from napari_tiled_unet.recipe import as_command, as_python, parse_recipe, read_recipe, write_recipe
+from napari_tiled_unet.viewer.layers import METADATA_KEY, is_image_layer
+from napari_tiled_unet.viewer.rows import side_by_side
+from napari_tiled_unet.viewer.running import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import napari.layers
+
+_FILES = "Recipe (*.yaml *.yml)"
+
+
+def image_expression(layer: napari.layers.Image, axes: str) -> tuple[str, str]:
+    """Return the Python that stands for a layer's image, and the imports that it needs.
+
+    The path of its file where it was read from one, else its data in napari's console.
+    """
+    path = source_path(layer)
+    if path is not None:
+        return repr(path), ""
+    data = f"viewer.layers[{layer.name!r}].data" + ("[0]" if layer.multiscale else "")
+    if layer.rgb:
+        return f"Image({data}, {axes!r}, is_rgb=True)", "from napari_tiled_unet import Image"
+    return data, ""
+
+
+def source_path(layer: napari.layers.Image) -> str | None:
+    """Return the file that a layer was read from, if it was read from one alone."""
+    path = layer.source.path
+    if path is None or "://" in str(path) or not Path(path).exists():
+        return None
+    return str(path)
+
+
+def last_run(labels: napari.layers.Labels | None) -> SegmentOptions | None:
+    """Return the options of the run that made a layer, with all that it chose; None if no run did."""
+    mark: Any = labels.metadata.get(METADATA_KEY) if labels is not None else None
+    if not isinstance(mark, dict) or "exact" not in mark:
+        return None
+    return SegmentOptions.of(**mark["exact"])
+
+
+def recipe_of(labels: Any) -> SegmentOptions | None:
+    """Return the recipe that a layer carries, as it was asked for; None if it carries none.
+
+    Raises
+    ------
+    OptionsError
+        If it is one that this version cannot read.
+    """
+    mark = labels.metadata.get(METADATA_KEY) if labels is not None else None
+    if not isinstance(mark, dict) or "recipe" not in mark:
+        return None
+    return parse_recipe(mark["recipe"], labels.name)
+
+
+class Repeat(Container[Widget]):
+    """The buttons that write a run down.
+
+    Parameters
+    ----------
+    options : callable
+        Returns what the form says; may raise OptionsError.
+    source : callable
+        Returns the image layer, the reading of its axes and its result, each or None.
+    take : callable
+        Fills the form with options.
+    run_again : callable
+        Given the recipe of a result and another image layer, segments that.
+    layers : callable
+        Returns the layers of the viewer.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: Callable[[], SegmentOptions],
+        source: Callable[[], tuple[Any, str | None, Any]],
+        take: Callable[[SegmentOptions], None],
+        run_again: Callable[[SegmentOptions, Any], None],
+        layers: Callable[[], Iterable[Any]],
+    ) -> None:
+        super().__init__(labels=False, name="repeat")
+        self._options, self._source, self._take = options, source, take
+        self._run_again, self._layers = run_again, layers
+        python = PushButton(
+            text="Python",
+            name="copy_python",
+            tooltip="copy the last run on this image as Python; before the first run, what the form says",
+        )
+        command = PushButton(
+            text="Command",
+            name="copy_command",
+            tooltip="copy the last run on this image as a command; before the first run, what the form says",
+        )
+        recipe = PushButton(text="Recipe", name="recipe", tooltip="save or load a recipe, or run one on another image")
+        python.changed.connect(self.copy_python)
+        command.changed.connect(self.copy_command)
+        self.menu = QMenu(recipe.native)
+        self.menu.setToolTipsVisible(True)
+        self.menu.aboutToShow.connect(self._fill_menu)
+        recipe.native.setMenu(self.menu)
+        self.append(side_by_side(python, command, recipe))
+        self.margins = (0, 0, 0, 0)
+        for button in (python, command, recipe):
+            button.native.setMinimumWidth(40)
+
+    # --- copied -----------------------------------------------------------------------
+
+    def as_written(self) -> tuple[SegmentOptions, Any, str]:
+        """Return the run to write down, its image layer and the reading of its axes.
+
+        Raises
+        ------
+        OptionsError
+            If there is no image, or the form says what cannot be.
+        """
+        layer, axes, labels = self._source()
+        options = last_run(labels) or self._options()
+        if layer is None:
+            raise OptionsError("nothing can be written down without an image; open one first")
+        return options, layer, options.axes or axes or "yx"
+
+    def copy_python(self) -> None:
+        """Copy the run as a Python script."""
+        self._copy(lambda options, layer, axes: as_python(options, *image_expression(layer, axes)), "Python")
+
+    def copy_command(self) -> None:
+        """Copy the run as a command."""
+        self._copy(lambda options, layer, _: as_command(options, source_path(layer) or "IMAGE"), "command")
+
+    def _copy(self, text: Callable[[SegmentOptions, Any, str], str], what: str) -> None:
+        try:
+            options, layer, axes = self.as_written()
+        except TiledUnetError as error:
+            tell(error)
+            return
+        clipboard = QApplication.clipboard()
+        assert clipboard is not None
+        clipboard.setText(text(options, layer, axes))
+        hint = "" if source_path(layer) else _without_file(layer, what)
+        show_info(f"{what} copied{hint}")
+
+    # --- files ------------------------------------------------------------------------
+
+    def _fill_menu(self) -> None:
+        self.menu.clear()
+        add_entry(self.menu, "Save recipe ...", "write what the form says to a file", self.save_recipe)
+        add_entry(self.menu, "Load recipe ...", "fill the form from a file", self.load_recipe)
+        again = QMenu("Run again on", self.menu)
+        again.setToolTipsVisible(True)
+        self.menu.addMenu(again)
+        try:
+            options = recipe_of(self._source()[2])
+        except OptionsError:
+            options = None
+        again.setEnabled(options is not None)
+        for layer in self._layers():
+            if options is not None and is_image_layer(layer):
+                tip = f"segment {layer.name} as the last run on this image was"
+                add_entry(again, layer.name, tip, partial(self._run_again, options, layer))
+
+    def save_recipe(self) -> None:
+        """Ask for a file and write what the form says to it."""
+        try:
+            options = self._options()
+            chosen, _ = QFileDialog.getSaveFileName(self.native, "Save recipe", "recipe.yaml", _FILES)
+            if chosen:
+                path = Path(chosen)
+                write_recipe(path if path.suffix else path.with_suffix(".yaml"), options)
+        except TiledUnetError as error:
+            tell(error)
+
+    def load_recipe(self) -> None:
+        """Ask for a recipe file and fill the form from it."""
+        chosen, _ = QFileDialog.getOpenFileName(self.native, "Load recipe", "", _FILES)
+        if not chosen:
+            return
+        try:
+            self._take(read_recipe(chosen))
+        except TiledUnetError as error:
+            tell(error)
+
+
+def _without_file(layer: Any, what: str) -> str:
+    if what == "Python":
+        return f"; {layer.name!r} is of no file, so it is for napari's console"
+    return f"; {layer.name!r} is of no file: save it and put its path for IMAGE"
+
+
+def add_entry(menu: QMenu, text: str, tooltip: str, action: Callable[[], None]) -> None:
+    """Add an entry with a tooltip to a menu."""
+    entry = QAction(text, menu)
+    entry.setToolTip(tooltip)
+    entry.triggered.connect(lambda *_: action())
+    menu.addAction(entry)

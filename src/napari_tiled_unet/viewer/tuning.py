@@ -1,0 +1,249 @@
+"""Sliders that make other labels of the maps that are there: the view at once, all on release."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from magicgui.widgets import Container, FloatSlider, PushButton, Slider, Widget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QAbstractSlider, QMenu
+
+from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.recipe import recipe_text
+from napari_tiled_unet.viewer.layers import METADATA_KEY, labels_axes, labels_for_layer
+from napari_tiled_unet.viewer.live import keep_colours
+from napari_tiled_unet.viewer.maps import KeptMaps, renumbered
+from napari_tiled_unet.viewer.regions import region_of_view, view_of
+from napari_tiled_unet.viewer.repeat import add_entry
+from napari_tiled_unet.viewer.rows import side_by_side
+from napari_tiled_unet.viewer.running import tell
+from napari_tiled_unet.viewer.worker import Latest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari.viewer
+
+    from napari_tiled_unet.options import SegmentOptions
+
+# Milliseconds after a move of a slider until the view and, where nobody holds it, all is decoded.
+_VIEW_AFTER, _ALL_AFTER = 30, 500
+_LARGEST_SIZE = 1000
+
+
+class Tune(Container[Widget]):
+    """Sliders of the decoding, and the layers that a run can show beside its labels.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Whose view comes first.
+    on_change : callable
+        Given the options as tuned, once all labels are made anew with them.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, on_change: Callable[[SegmentOptions], None]) -> None:
+        super().__init__(labels=True, name="tune")
+        self._viewer, self._on_change = viewer, on_change
+        self.kept: KeptMaps | None = None
+        self._decoder, self._painter = Latest(), Latest()
+        self._build()
+        self._view_soon, self._all_soon = QTimer(self.native), QTimer(self.native)
+        for timer, action in ((self._view_soon, self.decode_view), (self._all_soon, self._decode_if_let_go)):
+            timer.setSingleShot(True)
+            timer.timeout.connect(action)
+
+    def _build(self) -> None:
+        again = "makes labels anew from the maps of the last run, without the network"
+        self._sliders: dict[str, Any] = {
+            "foreground_threshold": FloatSlider(
+                min=0.01, max=0.99, step=0.01, label="foreground", tooltip=f"higher: smaller objects; {again}"
+            ),
+            "seed_threshold": FloatSlider(
+                min=0.01, max=0.99, step=0.01, label="seeds", tooltip=f"higher: fewer, clearer objects; {again}"
+            ),
+            "min_size": Slider(
+                min=0, max=_LARGEST_SIZE, label="smallest", tooltip=f"voxels that an object needs; {again}"
+            ),
+        }
+        for name, slider in self._sliders.items():
+            slider.changed.connect(self._moved)
+            self.track(name).sliderReleased.connect(self.decode_all)
+            slider.native.setMinimumWidth(60)
+        layers = PushButton(text="Show", name="show", tooltip="maps and uncertainty of the last run as layers")
+        self.menu = QMenu(layers.native)
+        add_entry(self.menu, "Maps", "what the network gave, an image layer each", self.show_maps)
+        add_entry(self.menu, "Uncertainty", "how unsure the network is, as entropy from 0 to 1", self.show_uncertainty)
+        layers.native.setMenu(self.menu)
+        self.extend([*self._sliders.values(), side_by_side(layers, label="layers", name="layers")])
+        self.margins = (0, 0, 0, 0)
+
+    # --- what is tuned ----------------------------------------------------------------
+
+    def slider(self, name: str) -> Any:
+        """Return the slider of an option."""
+        return self._sliders[name]
+
+    def track(self, name: str) -> QAbstractSlider:
+        """Return the part of a slider that the mouse holds."""
+        found: QAbstractSlider | None = self._sliders[name].native.findChild(QAbstractSlider)
+        assert found is not None
+        return found
+
+    @property
+    def busy(self) -> bool:
+        """Whether labels are being made anew."""
+        timers = self._view_soon.isActive() or self._all_soon.isActive()
+        return timers or self._decoder.busy or self._painter.busy
+
+    def offer(self, kept: KeptMaps | None) -> None:
+        """Tune another run, or none."""
+        self._view_soon.stop()
+        self._all_soon.stop()
+        self.kept = kept
+        if kept is None:
+            return
+        target, options = kept.outcome.model.spec.target, kept.outcome.order.options
+        for name, slider in self._sliders.items():
+            slider.visible = target.kind == "objects"
+            if target.kind == "objects":
+                said_value = getattr(options, name)
+                value = getattr(target, name) if said_value is None else said_value
+                with slider.changed.blocked():
+                    if name == "min_size":
+                        slider.max = max(_LARGEST_SIZE, 2 * value)
+                    slider.value = min(max(value, slider.min), slider.max)
+        self._chosen = options
+
+    def close_threads(self) -> None:
+        """Hear of nothing any more."""
+        self._decoder.close()
+        self._painter.close()
+
+    def _moved(self) -> None:
+        if self.kept is None:
+            return
+        target, before = self.kept.outcome.model.spec.target, self._chosen
+        moved = {}
+        for name, slider in self._sliders.items():
+            value = slider.value if name == "min_size" else round(slider.value, 2)
+            effective = getattr(target, name) if getattr(before, name) is None else getattr(before, name)
+            if value != effective:
+                moved[name] = value
+        self._chosen = before.changed(**moved)
+        self._view_soon.start(_VIEW_AFTER)
+        self._all_soon.start(_ALL_AFTER)
+
+    # --- labels made anew -------------------------------------------------------------
+
+    def decode_view(self) -> None:
+        """Make the labels on the screen anew."""
+        kept = self.kept
+        box = None if kept is None else self._view_box(kept)
+        if kept is None or box is None:
+            return
+        options = self._chosen
+        self._painter.ask(lambda: kept.plane(box, options), lambda labels: self._paint(kept, options, box, labels))
+
+    def _view_box(self, kept: KeptMaps) -> tuple[slice | int, ...] | None:
+        """Return the part of the labels that is on the screen, planes apart; None if none is."""
+        order, axes, shape = kept.outcome.order, kept.axes, kept.maps.shape[1:]
+        try:
+            region = region_of_view(order.layer, order.axes, view_of(self._viewer), "yx")
+        except OptionsError:
+            return None
+        offset = dict(zip(axes, kept.outcome.finished.offset, strict=True))
+        ranges = {a: (start, stop) for a, start, stop in region.ranges}
+        box: list[slice | int] = []
+        for axis, size in zip(axes, shape, strict=True):
+            start, stop = ranges.get(axis, (0, None))
+            low = max(0, start - offset[axis])
+            high = size if stop is None else min(size, stop - offset[axis])
+            if high <= low:
+                return None
+            box.append(low if axis not in "yx" and high - low == 1 else slice(low, high))
+        # More than a plane is on the screen: a view in 3D waits for all.
+        return tuple(box) if sum(isinstance(side, slice) for side in box) == 2 else None
+
+    def _paint(self, kept: KeptMaps, options: SegmentOptions, box: tuple[slice | int, ...], labels: Any) -> None:
+        layer = kept.outcome.labels
+        if isinstance(labels, Exception) or kept is not self.kept or layer not in self._viewer.layers:
+            return
+        if options is not self._chosen and not self._view_soon.isActive():
+            return
+        order = kept.outcome.order
+        wanted = labels_axes(order.axes, rgb=bool(order.layer.rgb))
+        if layer.data.dtype != np.uint32:
+            layer.data = layer.data.astype(np.uint32)
+        own = [kept.axes.index(axis) for axis in wanted if axis != "c"]
+        in_order = np.squeeze(layer.data, wanted.index("c")) if "c" in wanted else layer.data
+        shown = in_order.transpose(np.argsort(own))
+        part = shown[box]
+        new = renumbered(part, labels, int(shown.max(initial=0)) + 1)
+        changed = np.nonzero(part != new)
+        if not len(changed[0]):
+            return
+        local = iter(changed)
+        by_axis = {
+            axis: next(local) + side.start if isinstance(side, slice) else np.full(len(changed[0]), side)
+            for axis, side in zip(kept.axes, box, strict=True)
+        }
+        index = tuple(by_axis.get(axis, np.zeros(len(changed[0]), np.intp)) for axis in wanted)
+        layer.data_setitem(index, new[changed])
+        layer._reset_history()
+
+    def _decode_if_let_go(self) -> None:
+        if any(self.track(name).isSliderDown() for name in self._sliders):
+            self._all_soon.start(_ALL_AFTER)
+        else:
+            self.decode_all()
+
+    def decode_all(self) -> None:
+        """Make all labels anew."""
+        kept = self.kept
+        if kept is None:
+            return
+        self._view_soon.stop()
+        self._all_soon.stop()
+        options = self._chosen
+        self._decoder.ask(lambda: kept.whole(options), lambda labels: self._replace(kept, options, labels))
+
+    def _replace(self, kept: KeptMaps, options: SegmentOptions, labels: Any) -> None:
+        layer, order = kept.outcome.labels, kept.outcome.order
+        if isinstance(labels, Exception):
+            tell(labels)
+            return
+        if kept is not self.kept or options is not self._chosen or layer not in self._viewer.layers:
+            return
+        data = labels_for_layer(labels, kept.axes, labels_axes(order.axes, rgb=bool(order.layer.rgb)))
+        keep_colours(layer, np.asarray(layer.data), data)
+        layer.data = data
+        mark = dict(layer.metadata[METADATA_KEY])
+        tuned = {name: getattr(options, name) for name in self._sliders if getattr(options, name) is not None}
+        mark |= {
+            "options": {**mark["options"], **tuned},
+            "exact": {**mark["exact"], **tuned},
+            "recipe": recipe_text(options),
+        }
+        layer.metadata[METADATA_KEY] = mark
+        self._on_change(options)
+
+    # --- layers -----------------------------------------------------------------------
+
+    def show_maps(self) -> None:
+        """Show the maps as image layers."""
+        if self.kept is not None:
+            self._viewer.layers.extend(self.kept.image_layers())
+
+    def show_uncertainty(self) -> None:
+        """Show how unsure the network is as an image layer."""
+        kept = self.kept
+        if kept is not None:
+            self._decoder.ask(kept.uncertainty, lambda values: self._add(kept, values))
+
+    def _add(self, kept: KeptMaps, values: Any) -> None:
+        if isinstance(values, Exception):
+            tell(values)
+        else:
+            self._viewer.layers.append(kept.uncertainty_layer(values))

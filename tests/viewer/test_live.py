@@ -1,0 +1,174 @@
+"""Labels appear tile by tile, what is looked at first, and keep their colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from napari.layers import Labels
+
+from napari_tiled_unet.segmentation import segment
+from napari_tiled_unet.tiling import plan_tiles
+from napari_tiled_unet.viewer.layers import METADATA_KEY
+from napari_tiled_unet.viewer.live import TileLabels, keep_colours, on_image, seen_as
+from tests.viewer.test_segment_widget import PLANE, STACK, long_run, result
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB:UserWarning")  # napari's label colours
+
+__all__ = ["long_run"]
+Finish = Callable[["SegmentWidget"], None]
+
+
+class TestTileOnImage:
+    @given(
+        st.tuples(st.integers(5, 60), st.integers(5, 60)),
+        st.tuples(st.integers(5, 60), st.integers(5, 60)),
+    )
+    def test_tiles_cover_the_image_once(self, image: tuple[int, int], network: tuple[int, int]) -> None:
+        plan = plan_tiles(network, (16, 16), (2, 2), (2, 2))
+        times = np.zeros(image, int)
+        grid = np.arange(np.prod(network)).reshape(network)
+        whole = np.zeros(image, int)
+        for tile in plan:
+            box, labels = on_image(grid[tile.write], tile.write, image, network)
+            times[box] += 1
+            whole[box] = labels
+        assert (times == 1).all()
+        if image == network:
+            np.testing.assert_array_equal(whole, grid)
+
+
+class TestColours:
+    def test_an_object_is_what_it_was_at_its_first_voxel(self) -> None:
+        old = np.array([[0, 7, 7, 0, 9, 9], [0, 7, 7, 0, 9, 0]])
+        new = np.array([[0, 2, 2, 0, 1, 1], [3, 2, 2, 0, 1, 0]])
+        np.testing.assert_array_equal(seen_as(old, new), [0, 9, 7, 0])
+
+    def test_unchanged_objects_keep_their_colour(self) -> None:
+        old = np.zeros((40, 40), np.uint32)
+        new = np.zeros((40, 40), np.uint16)
+        for k, number in enumerate((3, 120, 71, 9)):
+            old[k * 10 : k * 10 + 5, 4:9] = number
+            new[k * 10 : k * 10 + 5, 4:9] = k + 1
+        new[36:, 30:] = 5
+        layer = Labels(old)
+        before = layer.colormap.map(old)
+        plain = layer.colormap.map(np.uint16(5))
+        keep_colours(layer, old, new)
+        layer.data = new
+        after = layer.colormap.map(new)
+        same = (old > 0) | (new == 0)
+        np.testing.assert_allclose(after[same], before[same])
+        np.testing.assert_allclose(after[39, 35], plain)
+        # More labels than there were stay colourful.
+        assert len(np.unique(layer.colormap.map(np.arange(1, 40, dtype=np.uint16)), axis=0)) > 20
+
+    def test_colours_of_the_users_own_are_left(self) -> None:
+        from napari.utils.colormaps import DirectLabelColormap
+
+        own = DirectLabelColormap(color_dict={None: "red", 1: "blue"})
+        layer = Labels(np.ones((4, 4), np.uint8), colormap=own)
+        keep_colours(layer, np.ones((4, 4), int), np.ones((4, 4), int))
+        assert layer.colormap == own
+
+
+class TestRun:
+    def test_tiles_appear_before_the_end(
+        self, viewer: Viewer, long_run: SegmentWidget, finish: Finish, qtbot: Any
+    ) -> None:
+        labels = result(viewer)
+        qtbot.waitUntil(lambda: labels.data.any(), timeout=20_000)
+        assert labels.name == "large labels"
+        assert METADATA_KEY not in labels.metadata
+        assert np.count_nonzero(labels.data) < np.count_nonzero(np.tile(PLANE, (20, 20)) > 500)
+        assert not labels.editable
+        long_run.cancel()
+        finish(long_run)
+        assert labels not in viewer.layers
+
+    def test_a_tile_that_is_final_is_what_will_be(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        seen: list[np.ndarray] = []
+        viewer.add_image(PLANE)
+        docked.segment()
+        paint = docked._run._hear
+
+        def hear(event: Any) -> None:
+            paint(event)
+            if isinstance(event, TileLabels):
+                seen.append(result(viewer).data.copy())
+
+        docked._run._run._on_event = hear
+        finish(docked)
+        (only,) = seen
+        np.testing.assert_array_equal(only, segment(PLANE, "blobs"))
+        np.testing.assert_array_equal(result(viewer).data, only)
+
+    @pytest.mark.parametrize("axes", ["tyx", "tzyx", "tcyx"])
+    def test_frames_appear_where_they_belong(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish, axes: str
+    ) -> None:
+        data = STACK if axes == "tyx" else np.stack([STACK] * 2, axis=1)
+        viewer.add_image(data, axis_labels=tuple(axes))
+        if "c" in axes:
+            docked.control("channel").value = 1
+        docked.segment()
+        last: list[np.ndarray] = []
+        paint = docked._run._hear
+
+        def hear(event: Any) -> None:
+            paint(event)
+            if isinstance(event, TileLabels):
+                last[:] = [result(viewer).data.copy()]
+
+        docked._run._run._on_event = hear
+        finish(docked)
+        np.testing.assert_array_equal(last[0] > 0, result(viewer).data > 0)
+
+    def test_what_is_looked_at_comes_first(self, viewer: Viewer, docked: SegmentWidget, qtbot: Any) -> None:
+        image = viewer.add_image(np.tile(PLANE, (20, 20)), name="large")
+        docked.control("tile").value, docked.control("overlap").value = "32", "4"
+        viewer.scene.camera.zoom, viewer.scene.camera.center = 10.0, (0.0, 1000.0, 1300.0)
+        docked.segment()
+        qtbot.waitUntil(lambda: docked.status.startswith("tile ") and "tile 0 " not in docked.status, timeout=20_000)
+        qtbot.waitUntil(lambda: np.count_nonzero(result(viewer).data) > 50, timeout=20_000)
+        painted = np.argwhere(result(viewer).data)
+        assert np.abs(painted - (1000, 1300)).max() < 250
+        # The camera moves, and the run follows.
+        viewer.scene.camera.center = (0.0, 200.0, 200.0)
+        qtbot.waitUntil(lambda: result(viewer).data[150:250, 150:250].any(), timeout=20_000)
+        docked.cancel()
+        qtbot.waitUntil(lambda: not docked.running, timeout=20_000)
+        assert list(viewer.layers) == [image]
+
+    def test_cancelling_a_second_run_brings_the_first_back(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish, qtbot: Any
+    ) -> None:
+        image = viewer.add_image(np.tile(PLANE, (12, 12)), translate=(3.0, 4.0))
+        docked.segment()
+        finish(docked)
+        first = result(viewer)
+        data = first.data
+        image.translate = (8.0, 9.0)
+        docked.control("tile").value, docked.control("overlap").value = "16", "4"
+        docked.segment()
+        qtbot.waitUntil(lambda: docked.status.startswith("tile 1"), timeout=20_000)
+        assert first.data is not data
+        docked.cancel()
+        finish(docked)
+        assert first.data is data
+        np.testing.assert_allclose(first.translate, (3.0, 4.0))
+
+    def test_removing_the_labels_ends_the_run(self, viewer: Viewer, long_run: SegmentWidget, finish: Finish) -> None:
+        viewer.layers.remove(result(viewer))
+        finish(long_run)
+        assert [layer.name for layer in viewer.layers] == ["large"]
+        assert long_run.status == "stopped: the labels layer was removed"
