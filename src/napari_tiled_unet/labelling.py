@@ -155,8 +155,8 @@ def objects_from_maps(
     foreground_threshold : float
         Voxels of higher probability are object.
     seed_threshold : float
-        Least centre value of an object's summit; what has a lower one joins its neighbour. Parts
-        of the foreground without a neighbour stay one object each.
+        Least centre value of an object's summit; what has a lower one joins its neighbour, and
+        is dropped where there is none.
     seed_prominence : float
         How far the centre map must fall between two summits for them to be two objects.
     min_size : int

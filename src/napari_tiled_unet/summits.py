@@ -55,7 +55,7 @@ def prominent_basins(
         more than this.
     least : float
         Basins whose summit is lower are joined to the neighbour over the highest pass; those
-        without a neighbour stay.
+        without a neighbour are left out.
     band_voxels : int
         Voxels that are in work at once; the basins do not depend on it.
 
@@ -216,7 +216,7 @@ def _join(
     prominence: float,
     least: float,
 ) -> npt.NDArray[np.int32]:
-    """Return the number, from 1, that each basin has after joining over the passes; 0 stays 0."""
+    """Return the number, from 1, that each basin has after joining over the passes; 0 for none."""
     parent = list(range(summits.size + 1))
     summit = [0.0, *summits.tolist()]
 
@@ -233,4 +233,6 @@ def _join(
         if upper != lower and (summit[lower] - height <= prominence or summit[lower] < least):
             parent[lower] = upper
     roots = np.array([root(basin) for basin in range(len(parent))])
+    # What has joined no summit that is high enough has no seed, and is no object.
+    roots[np.asarray(summit)[roots] < least] = 0
     return np.unique(roots, return_inverse=True)[1].reshape(-1).astype(np.int32)
