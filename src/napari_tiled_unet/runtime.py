@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,16 @@ def free_memory() -> int:
     return free
 
 
+# Backends that were made ready and checked, by network; one that is in use is not among them.
+_SETTLED: weakref.WeakKeyDictionary[Network, dict[tuple[object, ...], list[Backend]]] = weakref.WeakKeyDictionary()
+
+
+def _leave_for_the_next(held: list[Backend], settled: list[Backend]) -> None:
+    # One is enough: runs of a model beside each other are rare.
+    if held and not settled:
+        settled.extend(held)
+
+
 class Runner:
     """A network made ready to run: on its device, in its number format, by its backend.
 
@@ -171,7 +182,7 @@ class Runner:
         self.backend, self.precision = str(backend), str(dtype).removeprefix("torch.")
         self._checked = checked
         self._prepared = Prepared(network, activate, device)
-        self._running: Backend | None = None
+        self._held: list[Backend] = []
         self._notices: list[Notice] = []
         if backend != "auto":
             runtime = require_available(backend, device)
@@ -191,8 +202,24 @@ class Runner:
         device: torch.device,
         dtype: torch.dtype,
     ) -> Runner:
-        """Return the runner that the options ask for; a precision that was not asked for is checked."""
-        return cls(network, activate, device, dtype, backend=options.backend, checked=options.precision == "auto")
+        """Return the runner that the options ask for; a precision that was not asked for is checked.
+
+        What an earlier run of the same network settled is taken over, so that a folder of small
+        images pays for it once.
+        """
+        runner = cls(network, activate, device, dtype, backend=options.backend, checked=options.precision == "auto")
+        # In-place changes of weights count; another object is another network.
+        weights = sum(p._version for p in network.parameters())
+        key = (weights, str(device), runner.precision, runner.backend, runner._checked)
+        settled = _SETTLED.setdefault(network, {}).setdefault(key, [])
+        with suppress(IndexError):
+            runner._take(settled.pop())
+        weakref.finalize(runner, _leave_for_the_next, runner._held, settled)
+        return runner
+
+    def _take(self, backend: Backend) -> None:
+        self._held.append(backend)
+        self.backend, self.precision = backend.name, backend.precision
 
     def run(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the maps, ``(n, k, *spatial)`` float32, of tiles ``(n, c, *spatial)``.
@@ -202,15 +229,15 @@ class Runner:
         MemoryBudgetError
             If the device runs out of memory.
         """
-        if self._running is None:
+        if not self._held:
             from napari_tiled_unet.backends.choice import choose_backend
 
-            self._running, notices = choose_backend(
+            backend, notices = choose_backend(
                 self._prepared, self.backend, self.precision, tiles, checked=self._checked
             )
             self._notices.extend(notices)
-            self.backend, self.precision = self._running.name, self._running.precision
-        return self._running.run(tiles)
+            self._take(backend)
+        return self._held[0].run(tiles)
 
     def give_back_memory(self) -> None:
         """Give freed memory that is kept for later tiles back, because memory is short now."""

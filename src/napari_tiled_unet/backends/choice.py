@@ -57,6 +57,7 @@ def choose_backend(
     """
     judge = _Judge(prepared, busiest_crop(tiles, prepared.network.stride))
     notices: list[Notice] = []
+    name_given = name != "auto" or not checked
     if name == "auto":
         name = _fastest(prepared, precision, judge) if prepared.device.type == "cpu" else "torch"
         if name != "torch":
@@ -66,7 +67,8 @@ def choose_backend(
         backend, problem = _built(prepared, candidate, form, None if trusted else judge)
         if backend is not None:
             return backend, notices
-        notices.append(Notice(problem, caution=True))
+        # Asked for by name, it is missed; chosen for its speed, it is not.
+        notices.append(Notice(problem, caution=name_given))
     raise AssertionError("torch is always among the preferences")
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from napari_tiled_unet.backends.fusing import fold_norms
-from napari_tiled_unet.backends.interface import Prepared, multiples_of_stride
+from napari_tiled_unet.backends.interface import Prepared, Sides
 
 if TYPE_CHECKING:
     from napari_tiled_unet.networks.zoo import Network
@@ -75,7 +75,7 @@ def converted(prepared: Prepared, kind: str, write: Callable[[torch.nn.Module, t
     network = WithMaps(prepared)
     spec = prepared.network.spec
     # Two tiles of unlike sides, so that no side is taken for a constant or for another.
-    sides = multiples_of_stride(prepared.network, tuple(s * (2 + i) for i, s in enumerate(prepared.network.stride)))
+    sides = Sides.of(prepared.network)(tuple(s * (2 + i) for i, s in enumerate(prepared.network.stride)))
     write(network, torch.zeros((2, spec.in_channels, *sides)), beside)
     try:
         beside.rename(folder)

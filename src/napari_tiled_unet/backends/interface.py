@@ -129,11 +129,22 @@ def _installed(name: str) -> bool:
     return True
 
 
-def multiples_of_stride(network: Network, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the sides that a network computes on for a tile of ``shape``."""
-    # A norm over the input needs more than one voxel at the bottleneck.
-    least = 1 if network.exact_tiling else 2
-    return tuple(max(math.ceil(n / s), least) * s for n, s in zip(shape, network.stride, strict=True))
+@dataclass(frozen=True)
+class Sides:
+    """The sides that a network computes on; without the network, which a backend must not keep alive."""
+
+    stride: tuple[int, ...]
+    least: int
+
+    @classmethod
+    def of(cls, network: Network) -> Sides:
+        """Return those of a network."""
+        # A norm over the input needs more than one voxel at the bottleneck.
+        return cls(network.stride, 1 if network.exact_tiling else 2)
+
+    def __call__(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return what is computed for a tile of ``shape``."""
+        return tuple(max(math.ceil(n / s), self.least) * s for n, s in zip(shape, self.stride, strict=True))
 
 
 def reflected(tiles: Tiles, sides: tuple[int, ...]) -> Tiles:

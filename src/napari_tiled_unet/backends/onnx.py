@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from napari_tiled_unet.backends.conversion import converted, forget, quiet_tracing
-from napari_tiled_unet.backends.interface import Prepared, Tiles, multiples_of_stride, reflected
+from napari_tiled_unet.backends.interface import Prepared, Sides, Tiles, reflected
 from napari_tiled_unet.errors import MemoryBudgetError
 
 _FILE = "model.onnx"
@@ -30,7 +30,7 @@ class OnnxBackend:
 
     def __init__(self, prepared: Prepared, precision: str) -> None:
         self.precision = precision
-        self._network = prepared.network
+        self._sides = Sides.of(prepared.network)
         kind = f"onnx-torch-{torch.__version__.partition('+')[0]}"
         folder = converted(prepared, kind, _write)
         try:
@@ -42,7 +42,7 @@ class OnnxBackend:
     def run(self, tiles: Tiles) -> Tiles:
         """Return the maps, ``(n, k, *spatial)``, of tiles ``(n, c, *spatial)``."""
         shape = tiles.shape[2:]
-        x = reflected(tiles, multiples_of_stride(self._network, shape))
+        x = reflected(tiles, self._sides(shape))
         try:
             maps = self._session.run(None, {"tiles": x})[0]
         except Exception as error:

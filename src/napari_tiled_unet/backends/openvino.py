@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from napari_tiled_unet.backends.conversion import converted, forget, quiet_tracing
-from napari_tiled_unet.backends.interface import Prepared, Tiles, multiples_of_stride, reflected, versions
+from napari_tiled_unet.backends.interface import Prepared, Sides, Tiles, reflected, versions
 from napari_tiled_unet.errors import MemoryBudgetError
 
 _FILE = "model.xml"
@@ -32,7 +32,7 @@ class OpenvinoBackend:
         import openvino
 
         self.precision = precision
-        self._network = prepared.network
+        self._sides = Sides.of(prepared.network)
         kind = f"openvino-{versions(('openvino',))['openvino']}-torch-{torch.__version__.partition('+')[0]}"
         core = openvino.Core()
         folder = converted(prepared, kind, _write)
@@ -54,7 +54,7 @@ class OpenvinoBackend:
     def run(self, tiles: Tiles) -> Tiles:
         """Return the maps, ``(n, k, *spatial)``, of tiles ``(n, c, *spatial)``."""
         shape = tiles.shape[2:]
-        x = reflected(tiles, multiples_of_stride(self._network, shape))
+        x = reflected(tiles, self._sides(shape))
         try:
             maps = self._compiled(x, share_inputs=True)[0]
         except (MemoryError, RuntimeError) as error:

@@ -27,13 +27,13 @@ class Recentre(Piece):
 
     def forward(self, x: Tensor) -> Tensor:
         for axis, part in enumerate(self.parts, start=2):
-            n = x.shape[axis]
-            if part > 0:
-                beside = torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], dim=axis)
-            elif part < 0:
-                beside = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, n - 1)], dim=axis)
-            else:
+            if part == 0:
                 continue
+            shifted, border = (slice(1, None), slice(-1, None)) if part > 0 else (slice(None, -1), slice(None, 1))
+            # Sliced by constants, which every converter knows, and not by the size.
+            before = (slice(None),) * axis
+            pieces = [x[(*before, shifted)], x[(*before, border)]]
+            beside = torch.cat(pieces if part > 0 else pieces[::-1], dim=axis)
             x = x + abs(part) * (beside - x)
         return x
 
