@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Labels = npt.NDArray[Any]
 
+# Voxels of background around an object that weigh as much as it does.
+_RIM = 6
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -135,8 +138,12 @@ class Objects(BaseModel):
 
         The weight of an object's voxel is ``sqrt(reference / size)`` within 1 to 4, the
         reference being a disc (ball) of diameter 30 voxels, so that missing a small
-        object costs something: scores count objects, not voxels. Label -1 gets weight 0.
+        object costs something: scores count objects, not voxels. The background around an
+        object weighs as much as the object, or its border would be pushed outwards. Label -1
+        gets weight 0.
         """
+        from skimage.segmentation import expand_labels
+
         foreground = (labels > 0).astype(np.float32)
         numbers = np.maximum(labels, 0)
         centre = labelling.centre_map(numbers, spacing=spacing)
@@ -146,7 +153,7 @@ class Objects(BaseModel):
         with np.errstate(divide="ignore"):
             per_object = np.clip(np.sqrt(reference / sizes), 1.0, 4.0)
         per_object[0] = 1.0
-        weight = np.where(labels < 0, 0, per_object[numbers]).astype(np.float32)
+        weight = np.where(labels < 0, 0, per_object[expand_labels(numbers, _RIM)]).astype(np.float32)
         return Encoded(np.stack([foreground, centre]), weight[None])
 
     def loss(self, logits: Tensor, maps: Tensor, weight: Tensor, kind: Loss = "dice") -> Tensor:
