@@ -23,6 +23,7 @@ import tifffile
 from napari_tiled_unet import load_model, segment
 from napari_tiled_unet.demo import overlay
 from napari_tiled_unet.metrics import average_precision
+from napari_tiled_unet.model import Model, find_model, save_model, stored_half
 
 
 @dataclass
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--kind", default="fluorescence", help="images whose kind starts with this")
     parser.add_argument("--model", default="nuclei", help="name or path of a model")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--record", action="store_true", help="write the scores into the model file")
     parser.add_argument("--figures", type=Path, help="write the six worst images to this folder")
     arguments = parser.parse_args()
 
@@ -79,8 +81,20 @@ def main() -> None:
             + f"  .{round(float(np.mean(values)) * 1000):03d}"
         )
     print(f"{seconds / megapixels:.2f} s per megapixel, image to labels, {megapixels:.1f} megapixels")
+    if arguments.record:
+        record(arguments.model, arguments.split, result.pooled)
     if arguments.figures:
         show_worst(scored, arguments.figures)
+
+
+def record(name: str, split: str, pooled: npt.NDArray[np.float64]) -> None:
+    """Write pooled scores into the model's card."""
+    path = find_model(name)
+    model = load_model(path)
+    values = {"ap50": pooled[0], "ap75": pooled[5], "ap90": pooled[8], "mean": np.mean(pooled)}
+    scores = {**model.spec.scores, **{f"{split}_{key}": round(float(value), 4) for key, value in values.items()}}
+    changed = Model(model.spec.model_copy(update={"scores": scores}), model.network)
+    save_model(changed, path, overwrite=True, half=stored_half(path))
 
 
 def grey(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
