@@ -14,8 +14,10 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/tiled-unet demo --out demo
 
+# The viewer has a process of its own: Qt and OpenGL do not get on with every library that the others load.
 test: system-packages check
-	$(BIN)/pytest --cov
+	$(BIN)/pytest --cov --cov-fail-under=0 --cov-report= --ignore=tests/viewer
+	$(BIN)/pytest --cov --cov-append tests/viewer
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
