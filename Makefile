@@ -14,9 +14,11 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/tiled-unet demo --out demo
 
-# The viewer has a process of its own: Qt and OpenGL do not get on with every library that the others load.
+# Backends, training and viewer have processes of their own: their native libraries do not all get on with each other.
 test: system-packages check
-	$(BIN)/pytest --cov --cov-fail-under=0 --cov-report= --ignore=tests/viewer
+	$(BIN)/pytest --cov --cov-fail-under=0 --cov-report= --ignore=tests/viewer --ignore=tests/training --ignore=tests/backends
+	$(BIN)/pytest --cov --cov-append --cov-fail-under=0 --cov-report= tests/backends
+	$(BIN)/pytest --cov --cov-append --cov-fail-under=0 --cov-report= tests/training
 	$(BIN)/pytest --cov --cov-append tests/viewer
 
 check: $(VENV)/.installed
