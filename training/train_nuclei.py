@@ -1,8 +1,8 @@
 r"""Train the bundled model ``nuclei``: 2D nuclei in fluorescence, from the DSB 2018 set (CC0).
 
     python training/train_nuclei.py --data DATA/dsb2018 --run runs/nuclei
-    python training/train_nuclei.py --data DATA/dsb2018 --run runs/settled \
-        --settle runs/nuclei/nuclei.safetensors --minutes 15 --peak 5e-4
+    python training/train_nuclei.py --data DATA/dsb2018 --run runs/refined \
+        --start runs/nuclei/nuclei.safetensors --minutes 60 --peak 1e-3 --plain 0.5
 
 The folder holds ``index.csv`` (id, kind, split), ``images/ID.tif`` and ``labels/ID.tif``.
 Trains on the split ``train``, chooses by average precision on ``val``, never opens
@@ -108,7 +108,7 @@ def augmentation() -> Compose:
     )
 
 
-def settling() -> Compose:
+def plain_augmentation() -> Compose:
     """Return flips, quarter turns and mild intensities: no voxel is interpolated, so borders are those of the truth."""
     both, image = ("image", "labels"), ("image",)
     return Compose(
@@ -123,11 +123,14 @@ def settling() -> Compose:
 
 
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
-    """Augmented patches; the patch of an index depends on the seed and the index alone."""
+    """Augmented patches; the patch of an index depends on the seed and the index alone.
 
-    def __init__(self, samples: list[Sample], target: Objects, count: int, seed: int, *, settle: bool = False) -> None:
-        self.samples, self.target, self.count, self.seed = samples, target, count, seed
-        self.augment, self.region = (settling(), PATCH) if settle else (augmentation(), REGION)
+    A share ``plain`` of them is not interpolated.
+    """
+
+    def __init__(self, samples: list[Sample], target: Objects, count: int, seed: int, plain: float) -> None:
+        self.samples, self.target, self.count, self.seed, self.plain = samples, target, count, seed, plain
+        self.full, self.mild = augmentation(), plain_augmentation()
         # Scores pool objects, so crowded images count for more, but not in proportion.
         objects = np.array([np.clip(s.labels.max(), 6, 150) for s in samples], dtype=float)
         self.probability = np.sqrt(objects) / np.sqrt(objects).sum()
@@ -138,9 +141,10 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng((self.seed, index))
         sample = self.samples[int(rng.choice(len(self.samples), p=self.probability))]
-        box = self._box(sample, rng)
-        self.augment.set_random_state(seed=int(rng.integers(2**31)))
-        patch = self.augment(
+        augment, region = (self.mild, PATCH) if rng.random() < self.plain else (self.full, REGION)
+        box = self._box(sample, rng, region)
+        augment.set_random_state(seed=int(rng.integers(2**31)))
+        patch = augment(
             {"image": sample.image[(slice(None), *box)], "labels": sample.labels[box][None].astype(np.float32)}
         )
         labels = np.asarray(patch["labels"])[0].astype(np.int64)
@@ -148,9 +152,9 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         image = torch.as_tensor(np.asarray(patch["image"], dtype=np.float32))
         return image, torch.from_numpy(encoded.maps), torch.from_numpy(encoded.weight)
 
-    def _box(self, sample: Sample, rng: np.random.Generator) -> tuple[slice, slice]:
+    def _box(self, sample: Sample, rng: np.random.Generator, side: int) -> tuple[slice, slice]:
         """Choose a region, mostly one around an object."""
-        shape, side = sample.labels.shape, self.region
+        shape = sample.labels.shape
         centre = [int(rng.integers(n)) for n in shape]
         if rng.random() < 0.7 and sample.labels.any():
             voxels = np.flatnonzero(sample.labels == rng.choice(np.unique(sample.labels)[1:]))
@@ -185,6 +189,7 @@ def model_of(
     network: Network, target: Objects, arguments: argparse.Namespace, scores: dict[str, float], step: int
 ) -> Model:
     """Return the trained network with everything needed to use it right."""
+    stage = {"steps": step, "peak": arguments.peak, "seed": arguments.seed, "not_interpolated": arguments.plain}
     spec = ModelSpec(
         name="nuclei",
         summary="Nuclei in 2D fluorescence images (DAPI, Hoechst and the like), one object each",
@@ -199,16 +204,18 @@ def model_of(
             "data": "2018 Data Science Bowl stage 1 (BBBC038), fluorescence, corrected masks; split train (435 images)",
             "data_licence": "CC0-1.0",
             "script": "training/train_nuclei.py",
-            "steps": step,
             "batch": arguments.batch,
             "patch": PATCH,
-            "seed": arguments.seed,
-            "patches": "augmented" if arguments.settle is None else "not interpolated",
-            **({} if arguments.settle is None else {"before": read_spec(arguments.settle).training}),
+            "stages": [*earlier_stages(arguments.start), stage],
         },
         scores={f"val_{k}": round(float(v), 4) for k, v in scores.items()},
     )
     return Model(spec, network)
+
+
+def earlier_stages(start: Path | None) -> list[Any]:
+    """Return what the card of the model to start from says of its own training."""
+    return [] if start is None else list(read_spec(start).training.get("stages", []))
 
 
 def learning_rate(progress: float, peak: float, warm_up: float = 0.03) -> float:
@@ -308,22 +315,21 @@ def train(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     run: Path = arguments.run
     run.mkdir(parents=True, exist_ok=True)
-    target = Objects()
+    # Near to what choose_thresholds takes in the end, so that the best step is best for it too.
+    target = Objects(seed_threshold=0.5, seed_prominence=0.14, min_size=20)
     samples = read_split(arguments.data, "train", ("fluorescence",))
     validation = read_split(arguments.data, "val", ("fluorescence",))
     print(f"{len(samples)} images to train on, {len(validation)} to choose by", flush=True)
 
     state = State.fresh(arguments)
-    if arguments.settle is not None:
-        state.network.load_state_dict(load_model(arguments.settle).network.state_dict())
+    if arguments.start is not None:
+        state.network.load_state_dict(load_model(arguments.start).network.state_dict())
         state.averaged.module.load_state_dict(state.network.state_dict())
     checkpoint, model_file = run / "checkpoint.pt", run / "nuclei.safetensors"
     if arguments.resume and checkpoint.exists():
         state.load(checkpoint)
         print(f"resumed at step {state.step} after {state.seconds / 60:.0f} min", flush=True)
-    patches = Patches(
-        samples, target, arguments.steps * arguments.batch, arguments.seed, settle=arguments.settle is not None
-    )
+    patches = Patches(samples, target, arguments.steps * arguments.batch, arguments.seed, arguments.plain)
     loader = DataLoader(
         patches,
         batch_size=arguments.batch,
@@ -375,7 +381,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--validate-every", type=int, default=250)
-    parser.add_argument("--settle", type=Path, help="go on from this model file, on patches that are not interpolated")
+    parser.add_argument("--start", type=Path, help="go on from this model file")
+    parser.add_argument("--plain", type=float, default=0.0, help="share of patches that are not interpolated, 0 to 1")
     parser.add_argument("--resume", action="store_true")
     train(parser.parse_args())
 

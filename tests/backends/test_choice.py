@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +293,22 @@ def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(retention, "_glibc", lambda: None)
     retention.keep_freed_memory()()
     assert retention._users == 0
+
+
+def test_a_signal_after_openvino_is_survived() -> None:
+    """Signal stacks of models that are gone must not be used."""
+    pytest.importorskip("openvino")
+    script = """
+        import faulthandler, os, signal
+        faulthandler.enable()
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        from napari_tiled_unet.backends.openvino import OpenvinoBackend
+        from tests.backends.test_choice import prepared
+        first, second = (OpenvinoBackend(prepared(), "float32") for _ in range(2))
+        del first
+        del second
+        os.kill(os.getpid(), signal.SIGCHLD)
+        print("alive")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert done.stdout == "alive\n", (done.returncode, done.stderr[-2000:])

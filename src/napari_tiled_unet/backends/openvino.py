@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,10 @@ class OpenvinoBackend:
     name = "openvino"
 
     def __init__(self, prepared: Prepared, precision: str) -> None:
-        import openvino
-
         self.precision = precision
         self._sides = Sides.of(prepared.network)
         kind = f"openvino-{versions(('openvino',))['openvino']}-torch-{torch.__version__.partition('+')[0]}"
-        core = openvino.Core()
+        core = _core()
         folder = converted(prepared, kind, _write)
         try:
             model = core.read_model(str(folder / _FILE))
@@ -65,6 +64,18 @@ class OpenvinoBackend:
                 "take a smaller tile or set memory to what is free"
             ) from error
         return np.ascontiguousarray(maps[(..., *(slice(n) for n in shape))], dtype=np.float32)
+
+
+@functools.cache
+def _core() -> Any:
+    """Return the one core of the process, which is never given back.
+
+    Its processor plugin puts a signal stack of its own in place and, when it goes, restores the
+    one before: with several, a stack that is already freed, and the next signal kills the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _write(network: torch.nn.Module, example: torch.Tensor, folder: Path) -> None:
