@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -241,6 +242,8 @@ class Runner:
 
     def give_back_memory(self) -> None:
         """Give freed memory that is kept for later tiles back, because memory is short now."""
+        # An error's traceback may hold in cycles what filled the memory.
+        gc.collect()
         if self._retention is not None:
             self._retention()
         if self.device.type == "cuda":

@@ -312,3 +312,20 @@ def test_a_signal_after_openvino_is_survived() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
     assert done.stdout == "alive\n", (done.returncode, done.stderr[-2000:])
+
+
+def test_without_room_for_compiled_kernels_torch_uses_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = TorchBackend(prepared(), "float32")
+    expected = backend.run(TILES)
+
+    def no_room(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(backend._network, "forward", no_room)
+    with pytest.raises(RuntimeError, match="could not create a primitive"):
+        backend.run(TILES)
+    enabled: list[Any] = []
+    backend._network.register_forward_pre_hook(lambda *_: enabled.append(torch.backends.mkldnn.enabled))
+    np.testing.assert_allclose(backend.run(TILES), expected, atol=1e-5)
+    assert enabled == [False]
+    assert [torch.backends.mkldnn.enabled] == [True], "put back"

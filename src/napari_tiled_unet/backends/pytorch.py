@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -27,16 +30,20 @@ class TorchBackend:
 
     def __init__(self, prepared: Prepared, precision: str) -> None:
         self.precision = precision
-        self._device, self._activate = prepared.device, prepared.activate
+        self._prepared, self._device, self._activate = prepared, prepared.device, prepared.activate
         self._dtype: torch.dtype = getattr(torch, precision)
         ndim = prepared.network.spec.ndim
         self._layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
-        network = copy.deepcopy(prepared.network).eval().requires_grad_(False)
-        fold_norms(network)
-        network = network.to(device=self._device, dtype=self._dtype)
-        self._network = network.to(memory_format=self._layout)  # type: ignore[call-overload]
+        self._network = self._copy()
+        self._onednn = True
         if self._device.type == "cpu" and can_fuse(ndim, self._dtype):
             fuse_convolutions(self._network)
+
+    def _copy(self) -> torch.nn.Module:
+        network = copy.deepcopy(self._prepared.network).eval().requires_grad_(False)
+        fold_norms(network)
+        network = network.to(device=self._device, dtype=self._dtype)
+        return network.to(memory_format=self._layout)  # type: ignore[no-any-return, call-overload]
 
     def run(self, tiles: Tiles) -> Tiles:
         """Return the maps, ``(n, k, *spatial)``, of tiles ``(n, c, *spatial)``.
@@ -46,7 +53,7 @@ class TorchBackend:
         MemoryBudgetError
             If the device runs out of memory.
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), self._library():
             try:
                 x = torch.from_numpy(tiles).to(device=self._device, dtype=self._dtype)
                 maps = self._activate(self._network(x.contiguous(memory_format=self._layout)).float())
@@ -56,3 +63,19 @@ class TorchBackend:
                     f"tiles of {tiles.shape[2:]} voxels ran out of memory on {self._device}; "
                     "take a smaller tile or set memory to what is free"
                 ) from error
+            except RuntimeError as error:
+                if self._onednn and "could not create a primitive" in str(error):
+                    # Once oneDNN could not allocate its code it may fail for every size; torch's own kernels go on.
+                    self._network, self._onednn = self._copy(), False
+                raise
+
+    @contextmanager
+    def _library(self) -> Iterator[None]:
+        if self._onednn:
+            yield
+            return
+        with warnings.catch_warnings():
+            # Setting the flags warns of another kind of hardware.
+            warnings.simplefilter("ignore")
+            with torch.backends.mkldnn.flags(enabled=False, allow_tf32=False):
+                yield

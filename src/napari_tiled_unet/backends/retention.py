@@ -26,11 +26,12 @@ def keep_freed_memory() -> Callable[[], None]:
     """Keep freed memory from now on; returns the function that ends it.
 
     Calls may overlap; the last end gives the memory back. Does nothing where the C library
-    is not glibc.
+    is not glibc, or where the address space is limited (``ulimit -v``): gaps between what is
+    in use would count against the limit.
     """
     global _users
     library = _glibc()
-    if library is None:
+    if library is None or _address_space_is_limited():
         return lambda: None
     with _lock:
         _users += 1
@@ -51,6 +52,14 @@ def _give_back(library: ctypes.CDLL) -> None:
             library.mallopt(_TRIM_THRESHOLD, _DEFAULT_TRIM)
             library.mallopt(_ARENA_MAX, 0)
             library.malloc_trim(0)
+
+
+def _address_space_is_limited() -> bool:
+    if sys.platform == "win32":
+        return False
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 @functools.cache
