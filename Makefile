@@ -14,12 +14,8 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/tiled-unet demo --out demo
 
-# Backends, training and viewer have processes of their own: their native libraries do not all get on with each other.
 test: system-packages check
-	$(BIN)/pytest --cov --cov-fail-under=0 --cov-report= --ignore=tests/viewer --ignore=tests/training --ignore=tests/backends
-	$(BIN)/pytest --cov --cov-append --cov-fail-under=0 --cov-report= tests/backends
-	$(BIN)/pytest --cov --cov-append --cov-fail-under=0 --cov-report= tests/training
-	$(BIN)/pytest --cov --cov-append tests/viewer
+	$(BIN)/pytest --cov
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

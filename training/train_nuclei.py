@@ -244,7 +244,7 @@ def choose_thresholds(path: Path, samples: list[Sample]) -> None:
     truth = [s.labels for s in samples]
     best, chosen = -1.0, target
     for foreground, seed, prominence, size in itertools.product(
-        (0.5, 0.55, 0.6, 0.65), (0.3, 0.4, 0.5), (0.06, 0.1, 0.14), (12, 20, 28, 36)
+        (0.3, 0.35, 0.4, 0.45, 0.5, 0.55), (0.4, 0.5), (0.06, 0.1, 0.14), (12, 20, 28)
     ):
         trial = Objects(foreground_threshold=foreground, seed_threshold=seed, seed_prominence=prominence, min_size=size)
         pooled = average_precision([trial.decode(m, SegmentOptions()) for m in maps], truth).pooled
