@@ -59,6 +59,7 @@ def take_pictures(viewer: Viewer) -> None:
     widget.control("advanced").native.click()
     tune(viewer, widget, application)
     run_in_tiles(viewer, widget, application)
+    look_inside(viewer, application)
 
 
 def settle(widget: SegmentWidget, application: Any) -> None:
@@ -92,6 +93,25 @@ def run_in_tiles(viewer: Viewer, widget: SegmentWidget, application: Any) -> Non
     photograph(viewer, application, IMAGES / "widget-live.png")
     widget.cancel()
     settle(widget, application)
+
+
+def look_inside(viewer: Viewer, application: Any) -> None:
+    """Photograph what the skip of the second level carries."""
+    from napari_tiled_unet.viewer.inside_widget import InsideWidget
+
+    del viewer.layers[1:]
+    for shown in list(viewer.window._wrapped_dock_widgets.values()):
+        shown.close()
+    widget = InsideWidget(viewer)
+    dock = viewer.window.add_dock_widget(widget, name="Look inside (Tiled U-Net)", area="right")
+    viewer.window._qt_window.resizeDocks([dock], [320], _horizontal())
+    while widget.busy:
+        application.processEvents()
+    widget["level"].value = 1
+    widget.show_inside()
+    while widget.busy:
+        application.processEvents()
+    photograph(viewer, application, IMAGES / "inside.png")
 
 
 def photograph(viewer: Viewer, application: Any, path: Path) -> None:

@@ -1,0 +1,180 @@
+"""Plugins > Tiled U-Net > Look inside: features, skips and attention of a network over the view."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import Container, PushButton, Widget
+
+from napari_tiled_unet.errors import TiledUnetError
+from napari_tiled_unet.model import list_models
+from napari_tiled_unet.options import SegmentOptions
+from napari_tiled_unet.viewer.inside_layers import TITLES, Look, inside_layer, inside_of, look_at
+from napari_tiled_unet.viewer.layers import METADATA_KEY, is_image_layer
+from napari_tiled_unet.viewer.regions import view_of
+from napari_tiled_unet.viewer.rows import Departure, DropDown, sentence
+from napari_tiled_unet.viewer.running import tell
+from napari_tiled_unet.viewer.worker import Latest, loaded_model, one_core_left
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+
+    from napari_tiled_unet.model import ModelEntry
+    from napari_tiled_unet.networks.inside import Inside
+
+
+class InsideWidget(Container[Widget]):
+    """Show what a network sees of the current view, level by level.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        Whose view is looked at and where the maps are shown.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__(labels=True)
+        self._viewer = napari_viewer
+        self._models: dict[str, ModelEntry] = {}
+        self._latest = Latest()
+        self._image = DropDown(name="layer", label="image", tooltip="the Image layer to look at")
+        self._model = DropDown(name="model", label="model", tooltip="the model whose network is looked into")
+        self._part = DropDown(
+            name="part",
+            label="show",
+            tooltip="features of the encoder, what its skips bring to the decoder, the weights of "
+            "attention gates, or features of the decoder",
+        )
+        self._level = DropDown(name="level", label="level", tooltip="0 is the finest; each one below sees more around")
+        self._show = PushButton(text="Look inside", name="show", tooltip="run the network over the current view")
+        self._line = sentence("line", tooltip="what was shown, or why not")
+        # A name is shown where a label is empty.
+        self._line.label = " "
+        self.extend([self._image, self._model, self._part, self._level, self._show, self._line])
+        self.native.setMinimumWidth(240)
+        self._model.changed.connect(self._offer_parts)
+        self._part.changed.connect(self._offer_levels)
+        self._show.changed.connect(self.show_inside)
+        for event in self._layer_events():
+            event.connect(self.reset_choices)
+        self._departure = Departure(self.native, undocked=self._nothing, destroyed=self._leave)
+        self._parts: dict[Any, tuple[int, ...]] = {}
+        self.reset_choices()
+        self.read_models()
+
+    # --- what is chosen ---------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether a look is under way."""
+        return self._latest.busy
+
+    @property
+    def status(self) -> str:
+        """What the line below the button says."""
+        return str(self._line.value)
+
+    def read_models(self) -> None:
+        """Look for models and offer them."""
+        self._models = {entry.name: entry for entry in list_models()}
+        default = SegmentOptions.model_fields["model"].default
+        chosen = next((name for name in (self._model.value, default, *self._models) if name in self._models), None)
+        self._model.offer([(f"{n} ({len(e.spec.axes)}D)", n) for n, e in self._models.items()], chosen)
+        self._offer_parts()
+
+    def reset_choices(self, *_: Any) -> None:
+        """Offer the image layers that the viewer has now, other than those shown from here."""
+        layers = [
+            layer
+            for layer in self._viewer.layers
+            if is_image_layer(layer) and "part" not in layer.metadata.get(METADATA_KEY, {})
+        ]
+        chosen = self._image.value if self._image.value in layers else layers[-1] if layers else None
+        self._image.offer([(layer.name, layer) for layer in layers], chosen)
+        self._show.enabled = chosen is not None
+
+    def _offer_parts(self, *_: Any) -> None:
+        if self._model.value not in self._models:
+            return
+        # The network is read in a thread: torch would hold up the viewer.
+        self._show.enabled = False
+        self._latest.ask(partial(_parts_of, self._model.value), self._take_parts)
+
+    def _take_parts(self, parts: Any) -> None:
+        if isinstance(parts, Exception):
+            tell(parts)
+            return
+        self._parts = {part: levels for part, levels in parts.items() if levels}
+        part = self._part.value if self._part.value in self._parts else "skip" if "skip" in self._parts else "encoder"
+        self._part.offer([(TITLES[name], name) for name in self._parts], part)
+        self._offer_levels()
+        self._show.enabled = self._image.value is not None
+
+    def _offer_levels(self, *_: Any) -> None:
+        levels = self._parts.get(self._part.value, ())
+        chosen = self._level.value if self._level.value in levels else levels[0] if levels else None
+        self._level.offer([(str(level), level) for level in levels], chosen)
+
+    # --- a look -----------------------------------------------------------------------
+
+    def show_inside(self) -> None:
+        """Run the network over the view in a thread, and show the maps when they are there."""
+        layer: napari.layers.Image | None = self._image.value
+        entry = self._models.get(self._model.value)
+        if layer is None or entry is None or self._level.value is None:
+            return
+        try:
+            look = look_at(layer, view_of(self._viewer), entry.spec, self._part.value, self._level.value)
+        except TiledUnetError as error:
+            self._line.value = str(error)
+            return
+        if isinstance(look, str):
+            self._line.value = look
+            return
+        self._line.value = "looking ..."
+        self._show.enabled = False
+        self._latest.ask(lambda: _inside(look, entry.name), lambda inside: self._take(look, inside))
+
+    def _take(self, look: Look, inside: Inside | Exception) -> None:
+        self._show.enabled = self._image.value is not None
+        if isinstance(inside, Exception):
+            self._line.value = ""
+            tell(inside)
+            return
+        made = inside_layer(look, inside)
+        for old in [layer for layer in self._viewer.layers if layer.name == made.name and _is_ours(layer)]:
+            self._viewer.layers.remove(old)
+        self._viewer.add_layer(made)
+        shape = " x ".join(map(str, inside.maps.shape[1:]))
+        self._line.value = f"{len(inside.maps)} features of {shape}: the slider goes through them"
+
+    # --- its end ----------------------------------------------------------------------
+
+    def _layer_events(self) -> tuple[Any, ...]:
+        events = self._viewer.layers.events
+        return events.inserted, events.removed, events.renamed
+
+    def _nothing(self) -> None:
+        """Leaving the dock ends nothing: a look is short."""
+
+    def _leave(self) -> None:
+        self._latest.close()
+        for event in self._layer_events():
+            event.disconnect(self.reset_choices)
+
+
+def _parts_of(name: str) -> dict[Any, tuple[int, ...]]:
+    from napari_tiled_unet.networks.inside import parts_of
+
+    return dict(parts_of(loaded_model(name).network))
+
+
+def _inside(look: Look, model: str) -> Inside:
+    with one_core_left():
+        return inside_of(look, loaded_model(model))
+
+
+def _is_ours(layer: Any) -> bool:
+    return "part" in layer.metadata.get(METADATA_KEY, {})

@@ -1,0 +1,110 @@
+"""Looking inside a network from the viewer: the right maps at the right place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from napari.layers import Image
+
+from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.region import Region
+from napari_tiled_unet.viewer.inside_layers import Look, inside_layer, inside_of, look_at
+from napari_tiled_unet.viewer.regions import View
+from tests.models import blob_model, blobs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari.viewer import Viewer
+
+PLANE = blobs((60, 80), [(20, 20), (40, 60)])
+MODEL = blob_model()
+
+
+def view(low: tuple[float, float], high: tuple[float, float], point: tuple[float, ...] = (0, 0)) -> View:
+    corners = np.tile(np.array(point, float), (4, 1))
+    corners[:, -2:] = [low, (low[0], high[1]), (high[0], low[1]), high]
+    return View(point, (len(point) - 2, len(point) - 1), corners)
+
+
+def test_the_skip_of_a_network_that_passes_the_image_on_is_the_image() -> None:
+    layer = Image(PLANE, axis_labels=("y", "x"))
+    look = look_at(layer, view((10, 20), (39, 69)), MODEL.spec, "skip", 0)
+    assert isinstance(look, Look)
+    assert look.region.slices("yx", PLANE.shape) == (slice(10, 40), slice(20, 70))
+    inside = inside_of(look, MODEL)
+    scaled = (PLANE.astype(float) - PLANE.min()) / np.ptp(PLANE)
+    np.testing.assert_allclose(inside.maps[0], scaled[10:40, 20:70], atol=1e-4)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_maps_lie_over_the_voxels_that_they_stand_for(turned: bool) -> None:
+    more: dict[str, Any] = {"rotate": 30.0, "shear": [0.2]} if turned else {}
+    layer = Image(PLANE, axis_labels=("y", "x"), scale=(0.5, 2), translate=(3, 4), **more)
+    look = Look(layer, "yx", Region.parse("y=10:50,x=20:80"), None, "encoder", 1)
+    made = inside_layer(look, inside_of(look, MODEL))
+    assert made.data.shape[1:] == (20, 30)
+    assert made.axis_labels == ("feature", "y", "x")
+    for voxel in ((0, 0), (19, 29), (7, 3)):
+        middle = np.array([10, 20]) + np.array(voxel) * 2 + 0.5
+        np.testing.assert_allclose(made.data_to_world((0, *voxel))[1:], layer.data_to_world(middle), atol=1e-6)
+
+
+def test_a_frame_of_a_series_is_looked_at_where_the_slider_stands() -> None:
+    series = np.stack([PLANE, PLANE[::-1], PLANE[:, ::-1]])
+    layer = Image(series, axis_labels=("t", "y", "x"))
+    look = look_at(layer, view((0, 0), (59, 79), (2, 0, 0)), MODEL.spec, "skip", 0)
+    assert isinstance(look, Look)
+    made = inside_layer(look, inside_of(look, MODEL))
+    assert made.data.shape[1:] == (1, 60, 80)
+    assert made.translate[1] == 2
+    scaled = (series[2].astype(float) - PLANE.min()) / np.ptp(PLANE)
+    np.testing.assert_allclose(made.data[0, 0], scaled, atol=1e-4)
+
+
+def test_a_wide_view_is_cut_to_its_middle() -> None:
+    layer = Image(np.zeros((1600, 40), np.uint8), axis_labels=("y", "x"))
+    look = look_at(layer, view((0, 0), (1599, 39)), MODEL.spec, "encoder", 0)
+    assert isinstance(look, Look)
+    assert look.region.slices("yx", (1600, 40)) == (slice(288, 1312), slice(0, 40))
+
+
+def test_axes_that_are_not_sure_are_asked_for() -> None:
+    layer = Image(np.zeros((3, 40, 40), np.uint8))
+    said = look_at(layer, view((0, 0), (39, 39), (0, 0, 0)), MODEL.spec, "encoder", 0)
+    assert isinstance(said, str)
+    assert "axes" in said
+
+
+def test_a_view_beside_the_image_is_refused() -> None:
+    layer = Image(PLANE, axis_labels=("y", "x"))
+    with pytest.raises(OptionsError, match="the view shows nothing of it"):
+        look_at(layer, view((100, 100), (120, 120)), MODEL.spec, "encoder", 0)
+
+
+def test_the_widget_shows_what_the_skip_carries(
+    viewer: Viewer, user_models: Path, qtbot: Any, notified: list[tuple[str, str]]
+) -> None:
+    from napari_tiled_unet.viewer.inside_widget import InsideWidget
+
+    layer = viewer.add_image(PLANE, axis_labels=("y", "x"))
+    widget = InsideWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Look inside", area="right")
+    widget["model"].value = "blobs"
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    assert widget["part"].value == "skip"
+    for _ in range(2):
+        widget.show_inside()
+        qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    (made,) = [one for one in viewer.layers if one is not layer]
+    assert made.name == f"{layer.name} what the skip carries, level 0"
+    assert "features of 60 x 80" in widget.status
+    assert widget["layer"].value is layer
+    widget["part"].value = "decoder"
+    assert widget["level"].value == 0
+    viewer.layers.remove(layer)
+    viewer.layers.remove(made)
+    assert not widget["show"].enabled
+    assert not notified
