@@ -25,8 +25,6 @@ from napari_tiled_unet.errors import MemoryBudgetError, OptionsError, TiledUnetE
 from napari_tiled_unet.tiling import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
-    import torch
-
     from napari_tiled_unet.networks.zoo import Network
 
 _GIB = 2**30
@@ -168,17 +166,6 @@ class Choice:
             "work_ratio": round(self.plan.work_ratio, 4),
             "voxel_bytes": round(self.costs.voxel_bytes, 1),
         }
-
-
-def bytes_per_voxel(network: Network, dtype: torch.dtype) -> float:
-    """Estimate the peak bytes that the network needs per input voxel at inference.
-
-    The numbers alive at once are counted on the built network, so that every row of the
-    family says what it needs. For small frames, where measuring would take longer than it
-    could save.
-    """
-    # Blocked layouts of the convolution library pad and copy: 1.9 times what is alive.
-    return network.peak_values * dtype.itemsize * 1.9 + 4.0 * network.spec.out_channels
 
 
 def choose_tiles(
