@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from napari_tiled_unet.errors import MemoryBudgetError, OptionsError
 from napari_tiled_unet.networks.footprint import footprint
 from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
-from napari_tiled_unet.planning import Choice, Costs, choose_tiles
+from napari_tiled_unet.planning import Choice, Costs, choose_soon, choose_tiles
 from napari_tiled_unet.tiling import TilePlan, plan_tiles
 
 NETWORK = build_network(network_spec("unet", width=4, depth=2, out_channels=2)).eval()
@@ -222,3 +223,18 @@ def test_the_footprint_is_what_lives_at_the_peak(ndim: int) -> None:
     assert finest < found.voxel_work < 3 * finest
     assert wide.voxel_work == pytest.approx(4 * found.voxel_work, rel=0.1)
     assert found.operations > 20
+
+
+@pytest.mark.parametrize(("overlap", "sooner"), [((0,), True), ((200,), False)])
+def test_who_waits_gets_smaller_tiles_if_they_cost_little(overlap: tuple[int, ...], sooner: bool) -> None:
+    def again(costs: Costs) -> Choice:
+        return choose_tiles((4096, 4096), "auto", overlap, NETWORK, costs=costs)
+
+    best = again(Costs(100.0, 10**9))
+    soon = choose_soon(best, voxel_work=2e5, itemsize=4, choose=again)
+    assert (math.prod(soon.plan.tile) <= 4e10 / 2e5) is sooner
+    assert soon.plan.overlap == best.plan.overlap
+    assert (soon == best) is not sooner
+    assert choose_soon(best, voxel_work=1.0, itemsize=4, choose=again) is best, "soon enough as it is"
+    on_a_card = replace(best, costs=replace(best.costs, device="cuda"))
+    assert choose_soon(on_a_card, voxel_work=2e5, itemsize=4, choose=again) is on_a_card

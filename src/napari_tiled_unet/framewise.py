@@ -17,7 +17,7 @@ import numpy.typing as npt
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Notice, Planned, TileDone
 from napari_tiled_unet.normalise import Normalisation, Statistics, measure
-from napari_tiled_unet.planning import Choice, Costs, choose_tiles
+from napari_tiled_unet.planning import Choice, Costs, choose_soon, choose_tiles
 from napari_tiled_unet.predict import Empty, Manner, SmallerBatches, TileShortageError, iter_predict
 from napari_tiled_unet.runtime import free_memory
 from napari_tiled_unet.seams import SeamError, certify
@@ -240,9 +240,16 @@ class Framewise:
 
 
 def first_choice(
-    shape: tuple[int, ...], model: Model, options: SegmentOptions, dtype: torch.dtype, budget: int, device: str
+    shape: tuple[int, ...],
+    model: Model,
+    options: SegmentOptions,
+    dtype: torch.dtype,
+    budget: int,
+    device: str,
+    *,
+    live: bool = False,
 ) -> Choice:
-    """Return the plan of frames of a shape, by the network's footprint.
+    """Return the plan of frames of a shape, by the network's footprint; with ``live``, the first tile comes soon.
 
     Raises
     ------
@@ -254,9 +261,14 @@ def first_choice(
     network = model.network
     found = footprint(network, dtype)
     costs = Costs.of(found.voxel_bytes, budget, found.operations, found.voxel_work, device)
-    return choose_tiles(
-        shape, options.tile, options.overlap, network, costs=costs, trained_overlap=model.spec.earned_overlap
-    )
+
+    def choose(costs: Costs) -> Choice:
+        return choose_tiles(
+            shape, options.tile, options.overlap, network, costs=costs, trained_overlap=model.spec.earned_overlap
+        )
+
+    choice = choose(costs)
+    return choose_soon(choice, found.voxel_work, dtype.itemsize, choose) if live else choice
 
 
 def _empty(spec: ModelSpec) -> Empty | None:

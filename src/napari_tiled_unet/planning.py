@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 _GIB = 2**30
 # A tile of more voxels gains no speed and makes progress, cancel and live labels coarse.
 _LARGEST_TILE = 2**22
+# Where somebody waits for the first tile, it should take about a second: multiply-adds that two
+# processor cores do in that time, and how many times the cost of larger tiles that may be.
+_SOON_WORK = {4: 4e10, 2: 1.5e11}
+_WORTH_SOON = 1.25
 # On the CPU, tiles take at most this much unless nothing smaller is possible: what more would
 # save in overlap is little, and other programs need memory too.
 _COMFORT = 0.75 * _GIB
@@ -59,12 +63,15 @@ class Costs:
         Voxels that could be computed in the time that a call of the network takes by itself.
     device : str
         Kind of device; the CPU shares its memory with everything else.
+    largest_tile : int
+        Voxels; larger tiles are not taken where there is a choice.
     """
 
     voxel_bytes: float
     budget: int
     call_voxels: float = 2500.0
     device: str = "cpu"
+    largest_tile: int = _LARGEST_TILE
 
     @property
     def comfort(self) -> float:
@@ -235,6 +242,28 @@ def choose_tiles(
     return Choice(plan, _batch(plan, costs, at_most), caution, why, costs, considered)
 
 
+def choose_soon(choice: Choice, voxel_work: float, itemsize: int, choose: Callable[[Costs], Choice]) -> Choice:
+    """Return tiles whose first one is there soon, if they cost little more than those chosen and see as much.
+
+    Parameters
+    ----------
+    choice : Choice
+        What is best for the whole run.
+    voxel_work : float
+        Multiply-adds of the network per voxel.
+    itemsize : int
+        Bytes of its numbers; short ones are computed faster.
+    choose : callable
+        Chooses again, by other costs.
+    """
+    largest = int(_SOON_WORK[itemsize] / max(voxel_work, 1.0))
+    if choice.costs.device != "cpu" or math.prod(choice.plan.tile) <= largest:
+        return choice
+    sooner = choose(replace(choice.costs, largest_tile=largest))
+    worth = sooner.considered[0].cost <= _WORTH_SOON * choice.considered[0].cost
+    return sooner if worth and sooner.plan.overlap == choice.plan.overlap else choice
+
+
 _Planned = Callable[[tuple[int, ...]], tuple[TilePlan, tuple[Candidate, ...]]]
 
 
@@ -330,7 +359,7 @@ def _consider(
     cost = tiles * tile_voxels + np.ceil(tiles / per_call) * costs.call_voxels
     memory = tile_voxels * costs.voxel_bytes
     allowed = (memory <= costs.budget) & (tile_voxels <= (at_most or np.inf))
-    chosen = _chosen_row(cost, memory, allowed, allowed & (tile_voxels <= _LARGEST_TILE), costs.comfort)
+    chosen = _chosen_row(cost, memory, allowed, allowed & (tile_voxels <= costs.largest_tile), costs.comfort)
     if chosen is None:
         least = int(tile_voxels.argmin())
         raise MemoryBudgetError(
