@@ -144,6 +144,13 @@ def decode() -> str:
     return table(["", "voxels", "objects", "s", "s per megavoxel"], lines) if rows else NOT_MEASURED
 
 
+def footprint() -> str:
+    """Return the planned bytes per voxel beside those that a run takes."""
+    rows = read_rows("footprint")
+    lines = [[f"{row['model']}, {row['precision']}", row["planned"], row["taken"]] for row in rows]
+    return table(["", "planned", "taken"], lines) if rows else NOT_MEASURED
+
+
 def throughput() -> str:
     """Return the bundled model beside its network alone."""
     rows = read_rows("throughput")
@@ -217,6 +224,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "stardist": stardist,
     "responsiveness": responsiveness,
     "decode": decode,
+    "footprint": footprint,
     "throughput": throughput,
     "acceptance": acceptance,
     "gpu": gpu,
