@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # The constraint keeps pip from fetching gigabytes of CUDA with a newer torch.
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test check napari bench docs system-packages clean
+.PHONY: demo test check napari bench bench-full docs system-packages clean
 
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/tiled-unet demo --out demo
@@ -27,15 +27,22 @@ check: $(VENV)/.installed
 napari: $(VENV)/.installed
 	$(BIN)/napari --with napari-tiled-unet
 
+# Meant to take twenty minutes at most on two cores that do nothing else.
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/decode.py
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python -m benchmarks.decode --repeats 1
+	$(BIN)/python -m benchmarks.throughput --repeats 2
 	$(BIN)/python -m benchmarks.roofline
+	$(BIN)/python -m benchmarks.footprint
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.stardist
+	$(BIN)/python -m benchmarks.responsiveness
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.compare
 	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.report
+
+bench-full: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.compare --full
 	$(BIN)/python -m benchmarks.report
 
 docs: $(VENV)/.installed

@@ -38,12 +38,15 @@ class Case:
         Of the network.
     shape : tuple of int
         Of the image.
+    full : tuple of int
+        Of the image when there is time: everyone together takes about an hour then.
     roi : tuple of int
         Window of the peers.
     """
 
     choices: dict[str, Any]
     shape: tuple[int, ...]
+    full: tuple[int, ...]
     roi: tuple[int, ...]
 
     @property
@@ -61,8 +64,8 @@ class Case:
 
 
 CASES = {
-    "2d": Case({"ndim": 2, "width": 32, "depth": 4}, (4096, 4096), (512, 512)),
-    "3d": Case({"ndim": 3, "width": 16, "depth": 3}, (96, 512, 512), (32, 128, 128)),
+    "2d": Case({"ndim": 2, "width": 32, "depth": 4}, (2048, 2048), (4096, 4096), (512, 512)),
+    "3d": Case({"ndim": 3, "width": 16, "depth": 3}, (64, 384, 384), (96, 512, 512), (32, 128, 128)),
 }
 
 
@@ -70,7 +73,7 @@ def case(name: str, shape: Sequence[int] | None = None) -> Case:
     """Return a case, with another image shape if one is given."""
     known = CASES[name]
     sides = tuple(shape) if shape else known.shape
-    return Case(known.choices, sides, tuple(min(r, n) for r, n in zip(known.roi, sides, strict=True)))
+    return Case(known.choices, sides, known.full, tuple(min(r, n) for r, n in zip(known.roi, sides, strict=True)))
 
 
 def image_of(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -162,17 +165,20 @@ def in_a_process(script: str, *arguments: object, threads: int | None = None, se
     return answer
 
 
-def write_rows(name: str, rows: list[dict[str, Any]], keys: Sequence[str] = ()) -> Path:
+def write_rows(
+    name: str, rows: list[dict[str, Any]], keys: Sequence[str] = (), kept: list[dict[str, str]] | None = None
+) -> Path:
     """Write rows to ``results/NAME.csv``; rows that are there and agree in ``keys`` with none of these stay.
 
-    So a benchmark can be run piece by piece.
+    So a benchmark can be run piece by piece. ``kept`` are those that may stay, all by default.
     """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.csv"
     stamped = [{**row, "processor": processor(), "threads": row.get("threads", cores())} for row in rows]
     fresh = {tuple(str(row[k]) for k in keys) for row in stamped}
-    kept = [row for row in read_rows(name) if keys and tuple(row.get(k, "") for k in keys) not in fresh]
-    everything = [*kept, *stamped]
+    there = read_rows(name) if kept is None else kept
+    stay = [row for row in there if keys and tuple(row.get(k, "") for k in keys) not in fresh]
+    everything = [*stay, *stamped]
     columns = list(dict.fromkeys(column for row in everything for column in row))
     beside = path.with_suffix(".partial")
     with beside.open("w", newline="") as file:

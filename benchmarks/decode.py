@@ -1,6 +1,6 @@
 """Time how maps become objects, stage by stage, on frames drawn with a fixed seed.
 
-    python benchmarks/decode.py [--case nuclei embryo tissue] [--repeats 3] [--reference]
+    python -m benchmarks.decode [--case nuclei embryo tissue] [--repeats 3] [--reference]
 
 ============  ================  ========  =================================================
 case          shape             objects   what
@@ -10,9 +10,9 @@ embryo        128 x 512 x 512     2,048   the same in 3D, flat in z
 tissue        4096 x 4096        10,000   cells without gaps between them: the worst case
 ============  ================  ========  =================================================
 
-The maps are the true ones, blurred and with noise. Seconds are the least of the repeats.
-``--reference`` also times h-maxima and one watershed of the whole frame, and counts the voxels that it
-labels otherwise.
+The maps are the true ones, blurred and with noise. Seconds are the least of the repeats, and are
+written to ``results/decode.csv``. ``--reference`` also times h-maxima and one watershed of the whole frame, and
+counts the voxels that it labels otherwise.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from scipy import ndimage
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
+from benchmarks.cases import write_rows
 from napari_tiled_unet import labelling
 from napari_tiled_unet.metrics import overlapping_pairs
 from napari_tiled_unet.summits import prominent_basins
@@ -123,7 +124,7 @@ def one_watershed(maps: Maps) -> npt.NDArray[np.uint32]:
 
 
 def run(case: str, repeats: int, reference: bool) -> None:
-    """Print the seconds of one case."""
+    """Print and write the seconds of one case."""
     truth = CASES[case]()
     maps = maps_of(truth)
     timed = Stopwatch()
@@ -131,6 +132,15 @@ def run(case: str, repeats: int, reference: bool) -> None:
         found = decode_in_stages(maps, timed)
     total = sum(timed.seconds.values())
     shape = " x ".join(map(str, found.shape))
+    row = {
+        "case": case,
+        "shape": "x".join(map(str, found.shape)),
+        "objects": int(found.max()),
+        **{stage: round(seconds, 3) for stage, seconds in timed.seconds.items()},
+        "seconds": round(total, 3),
+        "s_per_megavoxel": round(total / found.size * 1e6, 4),
+    }
+    write_rows("decode", [row], keys=("case",))
     print(f"{case}: {shape}, {int(found.max())} objects of {len(np.unique(truth[truth > 0]))}")
     for stage, seconds in timed.seconds.items():
         print(f"  {stage:<28}{seconds:8.2f} s")

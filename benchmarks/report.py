@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.cases import ROOT, read_rows
+from benchmarks.goals import goals, share_of_best_convolution
 
 PAGE = ROOT / "docs" / "performance.md"
 WORDS = ROOT / "benchmarks" / "performance.md.in"
@@ -29,7 +30,7 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
 def machine() -> str:
     """Return what the numbers were measured on."""
     found = {(row["processor"], row["threads"]) for row in read_rows("compare")}
-    return "; ".join(f"{name}, {threads} threads" for name, threads in sorted(found)) or NOT_MEASURED
+    return "; ".join(f"{name}, {threads} threads" for name, threads in sorted(found)) or "nothing yet"
 
 
 def compare(case: str) -> str:
@@ -72,13 +73,8 @@ def compare(case: str) -> str:
 
 def share_of_roofline(row: Row) -> str:
     """Return useful work against the best convolution of the same precision and number of axes."""
-    kind = f"convolution {row['case'].upper()}"
-    rates = [
-        float(rate["gflop_per_s"])
-        for rate in read_rows("roofline")
-        if rate["precision"] == row["precision"] and rate["kind"].startswith(kind)
-    ]
-    return f"{float(row['useful_gflop_per_s']) / max(rates):.0%}" if rates else ""
+    share = share_of_best_convolution(row)
+    return "" if share is None else f"{share:.0%}"
 
 
 def roofline() -> str:
@@ -118,6 +114,54 @@ def stardist() -> str:
     rows = read_rows("stardist")
     lines = [[row["contender"], row["side"], row["s_per_megapixel"]] for row in rows]
     return table(["", "side", "s per megapixel"], lines) if rows else NOT_MEASURED
+
+
+def responsiveness() -> str:
+    """Return how the viewer answers."""
+    rows = read_rows("responsiveness")
+    lines = [
+        [
+            f"{row['side']} x {row['side']}{', nothing loaded yet' if row['cold'] == 'True' else ''}",
+            row["seconds_to_first_tile"],
+            row["seconds_to_finish"],
+            row["longest_stall_ms"],
+            row["own_work_ms"],
+            row["stall_until_layer_ms"],
+        ]
+        for row in rows
+    ]
+    heads = ["image", "first tile, s", "end, s", "longest stall, ms", "of it own work, ms", "stall before tiles, ms"]
+    return table(heads, lines) if rows else NOT_MEASURED
+
+
+def decode() -> str:
+    """Return the seconds from maps to objects."""
+    rows = read_rows("decode")
+    lines = [
+        [row["case"], row["shape"].replace("x", " x "), row["objects"], row["seconds"], row["s_per_megavoxel"]]
+        for row in rows
+    ]
+    return table(["", "voxels", "objects", "s", "s per megavoxel"], lines) if rows else NOT_MEASURED
+
+
+def footprint() -> str:
+    """Return the planned bytes per voxel beside those that a run takes."""
+    rows = read_rows("footprint")
+    lines = [[f"{row['model']}, {row['precision']}", row["planned"], row["taken"]] for row in rows]
+    return table(["", "planned", "taken"], lines) if rows else NOT_MEASURED
+
+
+def throughput() -> str:
+    """Return the bundled model beside its network alone."""
+    rows = read_rows("throughput")
+    lines = [[f"{row['side']} x {row['side']}, {row['run']}", row["s_per_megapixel"]] for row in rows]
+    return table(["", "s per megapixel"], lines) if rows else NOT_MEASURED
+
+
+def acceptance() -> str:
+    """Return what was aimed at, and what was reached."""
+    lines = [[goal.what, goal.wanted, goal.found, goal.verdict] for goal in goals()]
+    return table(["goal", "wanted", "measured", "met"], lines)
 
 
 def gpu() -> str:
@@ -178,6 +222,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "scaling threads": lambda: scaling("threads"),
     "startup": startup,
     "stardist": stardist,
+    "responsiveness": responsiveness,
+    "decode": decode,
+    "footprint": footprint,
+    "throughput": throughput,
+    "acceptance": acceptance,
     "gpu": gpu,
 }
 

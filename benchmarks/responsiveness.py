@@ -1,8 +1,9 @@
 """How the viewer answers during a run, and when its first labels are seen.
 
 A timer on the main thread should fire every 10 ms; how late it fires is how long a click would
-have waited. Run ``python benchmarks/responsiveness.py`` from the root of the repository; where
-there is no display it starts Xvfb. The image is the bundled sample, repeated.
+have waited. Run ``python -m benchmarks.responsiveness`` from the root of the repository; where
+there is no display it starts Xvfb. The image is the bundled sample, repeated. Writes
+``results/responsiveness.csv``.
 
 Steps that napari does in one piece are told apart: adding the layer of the labels, and putting
 the final labels in it, prepare a whole plane for the graphics card.
@@ -13,17 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
+import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from tests.viewer.display import has_display, virtual_display  # noqa: E402
+from benchmarks.cases import write_rows
+from tests.viewer.display import has_display, virtual_display
 
 if TYPE_CHECKING:
     from napari_tiled_unet.viewer.segment_widget import SegmentWidget
@@ -37,12 +35,27 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=4096, help="voxels along each side of the image")
     parser.add_argument("--cold", action="store_true", help="click at once, before the forecast has loaded anything")
     arguments = parser.parse_args()
+    if not has_display() and shutil.which("Xvfb") is None:
+        print("responsiveness: skipped, there is neither a display nor Xvfb")
+        return
     if has_display():
         found = measure(arguments.side, cold=arguments.cold)
     else:
         with virtual_display(1400, 900):
             found = measure(arguments.side, cold=arguments.cold)
     print(json.dumps(found, indent=2))
+    coming, setting_up = found["while_tiles_come"], found["until_the_layer_is_there"]
+    row = {
+        "side": arguments.side,
+        "cold": arguments.cold,
+        "seconds_to_first_tile": found["seconds_to_first_tile"],
+        "seconds_to_finish": found["seconds_to_finish"],
+        "longest_stall_ms": coming["late_ms"]["worst"],
+        "own_work_ms": coming["main_thread_ms"]["worst"],
+        "stall_until_layer_ms": setting_up["late_ms"]["worst"],
+        "stalls_above_100_ms": coming["late_ms"]["above 100"],
+    }
+    write_rows("responsiveness", [row], keys=("side", "cold"))
 
 
 def measure(side: int, *, cold: bool) -> dict[str, Any]:

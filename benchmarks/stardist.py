@@ -4,8 +4,9 @@
 
 StarDist runs in a virtual environment that this script makes (TensorFlow for processors and StarDist, from
 PyPI). Its network is the one it builds by default for one channel: 32 rays, grid 2, U-Net of width 32 and three
-halvings, with random weights; only the network is timed, whole and in 4 x 4 tiles, without its
-non-maximum suppression. Ours is timed from image to labels. They take turns. Writes ``results/stardist.csv``.
+halvings. Its weights are random, so that nothing is downloaded; the time does not depend on them.
+Only the network is timed, whole and in 4 x 4 tiles, without its non-maximum suppression. Ours is timed from image
+to labels. They take turns. Writes ``results/stardist.csv``.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def python_of(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if not (folder / ".installed").exists():
         print(f"stardist: installing TensorFlow and StarDist into {folder}", flush=True)
-        venv.create(folder, with_pip=True, clear=True)
+        venv.create(folder, with_pip=True, clear=True, symlinks=sys.platform != "win32")
         packages = ["tensorflow-cpu>=2.17", "stardist>=0.9.1"]
         subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         (folder / ".installed").touch()

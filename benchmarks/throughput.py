@@ -1,10 +1,10 @@
 """Time the bundled model from image to labels, beside the network alone.
 
-    python benchmarks/throughput.py [--model nuclei] [--sides 512 1024 2048] [--repeats 3]
+    python -m benchmarks.throughput [--model nuclei] [--sides 512 1024 2048] [--repeats 3]
 
 The image is the bundled sample, mirrored to the size. All runs of a size take turns in one
 process, so that a noisy machine is noisy for all of them; medians are printed, and the
-ratio of each to the first.
+ratio of each to the first. Writes ``results/throughput.csv``.
 
 ==================  ==============================================================
 run                 what
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.cases import write_rows
 from napari_tiled_unet import load_model, segment
 from napari_tiled_unet.demo import read_sample
 from napari_tiled_unet.model import Model
@@ -69,7 +70,9 @@ def main() -> None:
             seconds["network alone"].append(network_alone(model, image))
         medians = {run: statistics.median(times) / image.size * 1e6 for run, times in seconds.items()}
         for run, median in medians.items():
-            print(f"{side:>6}  {run:<16}{median:>16.3f}{median / medians['image to labels']:>8.2f}")
+            print(f"{side:>6}  {run:<16}{median:>16.3f}{median / medians['image to labels']:>8.2f}", flush=True)
+        rows = [{"side": side, "run": run, "s_per_megapixel": round(median, 4)} for run, median in medians.items()]
+        write_rows("throughput", rows, keys=("side", "run"))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def measure_network(network: Network) -> Anatomy:
         gflop_per_megavoxel=flops_per_voxel(network) / 1e3,
         stride=network.stride,
         receptive_field=network.receptive_field,
-        inference_bytes=4 * network.peak_values,
+        inference_bytes=4 * network.inference.peak_values,
         training_bytes=4 * kept_values_per_voxel(network),
         exact_tiling=network.exact_tiling,
     )

@@ -17,7 +17,6 @@ import numpy as np
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.framewise import first_choice
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
-from napari_tiled_unet.planning import bytes_per_voxel
 from napari_tiled_unet.region import Region
 from napari_tiled_unet.runtime import GIB, Runner, choose_device, choose_precision, free_memory, memory_budget
 
@@ -99,6 +98,8 @@ def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
     OptionsError, ImageError
         As the run would.
     """
+    from napari_tiled_unet.networks.footprint import footprint
+
     spec = model.spec
     source, _ = match_image(image, model, options)
     channels = match_channels(source, model, options)
@@ -109,7 +110,7 @@ def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
     grid = Grid.of(source.frame_shape(spec.axes), scale)
     device = choose_device(options.device, options.backend)
     dtype = choose_precision(options.precision, device)
-    voxel_bytes = bytes_per_voxel(model.network, dtype)
+    voxel_bytes = footprint(model.network, dtype).voxel_bytes
     budget = memory_budget(options.memory, device)
     try:
         plan = first_choice(grid.network, model, options, dtype, budget, device.type).plan

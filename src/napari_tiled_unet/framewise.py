@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Notice, Planned, TileDone
-from napari_tiled_unet.footprint import footprint
 from napari_tiled_unet.normalise import Normalisation, Statistics, measure
-from napari_tiled_unet.planning import Choice, Costs, bytes_per_voxel, choose_tiles
+from napari_tiled_unet.planning import Choice, Costs, choose_soon, choose_tiles
 from napari_tiled_unet.predict import Empty, Manner, SmallerBatches, TileShortageError, iter_predict
 from napari_tiled_unet.runtime import free_memory
 from napari_tiled_unet.seams import SeamError, certify
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from napari_tiled_unet.image import Frame
     from napari_tiled_unet.matching import Grid
     from napari_tiled_unet.model import Model, ModelSpec
-    from napari_tiled_unet.networks.zoo import Network
     from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.runtime import Runner
 
@@ -242,28 +240,35 @@ class Framewise:
 
 
 def first_choice(
-    shape: tuple[int, ...], model: Model, options: SegmentOptions, dtype: torch.dtype, budget: int, device: str
+    shape: tuple[int, ...],
+    model: Model,
+    options: SegmentOptions,
+    dtype: torch.dtype,
+    budget: int,
+    device: str,
+    *,
+    live: bool = False,
 ) -> Choice:
-    """Return the plan of frames of a shape, by the network's footprint.
+    """Return the plan of frames of a shape, by the network's footprint; with ``live``, the first tile comes soon.
 
     Raises
     ------
     MemoryBudgetError, OptionsError
         As :func:`napari_tiled_unet.planning.choose_tiles`.
     """
+    from napari_tiled_unet.networks.footprint import footprint
+
     network = model.network
-    costs = Costs(bytes_per_voxel(network, dtype), budget, device=device)
-    if math.prod(shape) * costs.voxel_bytes > costs.comfort:
-        # Worth the time of measuring.
-        costs = _measured(costs, network, dtype)
-    return choose_tiles(
-        shape, options.tile, options.overlap, network, costs=costs, trained_overlap=model.spec.earned_overlap
-    )
-
-
-def _measured(costs: Costs, network: Network, dtype: torch.dtype) -> Costs:
     found = footprint(network, dtype)
-    return Costs.of(found.voxel_bytes, costs.budget, found.operations, found.voxel_work, costs.device)
+    costs = Costs.of(found.voxel_bytes, budget, found.operations, found.voxel_work, device)
+
+    def choose(costs: Costs) -> Choice:
+        return choose_tiles(
+            shape, options.tile, options.overlap, network, costs=costs, trained_overlap=model.spec.earned_overlap
+        )
+
+    choice = choose(costs)
+    return choose_soon(choice, found.voxel_work, dtype.itemsize, choose) if live else choice
 
 
 def _empty(spec: ModelSpec) -> Empty | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,13 +25,15 @@ from napari_tiled_unet.errors import MemoryBudgetError, OptionsError, TiledUnetE
 from napari_tiled_unet.tiling import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
-    import torch
-
     from napari_tiled_unet.networks.zoo import Network
 
 _GIB = 2**30
 # A tile of more voxels gains no speed and makes progress, cancel and live labels coarse.
 _LARGEST_TILE = 2**22
+# Where somebody waits for the first tile, it should take about a second: multiply-adds that two
+# processor cores do in that time, and how many times the cost of larger tiles that may be.
+_SOON_WORK = {4: 4e10, 2: 1.5e11}
+_WORTH_SOON = 1.25
 # On the CPU, tiles take at most this much unless nothing smaller is possible: what more would
 # save in overlap is little, and other programs need memory too.
 _COMFORT = 0.75 * _GIB
@@ -61,12 +63,15 @@ class Costs:
         Voxels that could be computed in the time that a call of the network takes by itself.
     device : str
         Kind of device; the CPU shares its memory with everything else.
+    largest_tile : int
+        Voxels; larger tiles are not taken where there is a choice.
     """
 
     voxel_bytes: float
     budget: int
     call_voxels: float = 2500.0
     device: str = "cpu"
+    largest_tile: int = _LARGEST_TILE
 
     @property
     def comfort(self) -> float:
@@ -170,17 +175,6 @@ class Choice:
         }
 
 
-def bytes_per_voxel(network: Network, dtype: torch.dtype) -> float:
-    """Estimate the peak bytes that the network needs per input voxel at inference.
-
-    The numbers alive at once are counted on the built network, so that every row of the
-    family says what it needs. For small frames, where measuring would take longer than it
-    could save.
-    """
-    # Blocked layouts of the convolution library pad and copy: 1.9 times what is alive.
-    return network.peak_values * dtype.itemsize * 1.9 + 4.0 * network.spec.out_channels
-
-
 def choose_tiles(
     shape: tuple[int, ...],
     tile: tuple[int, ...] | str,
@@ -246,6 +240,28 @@ def choose_tiles(
     enough = network.receptive_field if overlap != "auto" or trained_overlap is None else trained_overlap
     caution = _caution(plan, network, enough)
     return Choice(plan, _batch(plan, costs, at_most), caution, why, costs, considered)
+
+
+def choose_soon(choice: Choice, voxel_work: float, itemsize: int, choose: Callable[[Costs], Choice]) -> Choice:
+    """Return tiles whose first one is there soon, if they cost little more than those chosen and see as much.
+
+    Parameters
+    ----------
+    choice : Choice
+        What is best for the whole run.
+    voxel_work : float
+        Multiply-adds of the network per voxel.
+    itemsize : int
+        Bytes of its numbers; short ones are computed faster.
+    choose : callable
+        Chooses again, by other costs.
+    """
+    largest = int(_SOON_WORK[itemsize] / max(voxel_work, 1.0))
+    if choice.costs.device != "cpu" or math.prod(choice.plan.tile) <= largest:
+        return choice
+    sooner = choose(replace(choice.costs, largest_tile=largest))
+    worth = sooner.considered[0].cost <= _WORTH_SOON * choice.considered[0].cost
+    return sooner if worth and sooner.plan.overlap == choice.plan.overlap else choice
 
 
 _Planned = Callable[[tuple[int, ...]], tuple[TilePlan, tuple[Candidate, ...]]]
@@ -343,7 +359,7 @@ def _consider(
     cost = tiles * tile_voxels + np.ceil(tiles / per_call) * costs.call_voxels
     memory = tile_voxels * costs.voxel_bytes
     allowed = (memory <= costs.budget) & (tile_voxels <= (at_most or np.inf))
-    chosen = _chosen_row(cost, memory, allowed, allowed & (tile_voxels <= _LARGEST_TILE), costs.comfort)
+    chosen = _chosen_row(cost, memory, allowed, allowed & (tile_voxels <= costs.largest_tile), costs.comfort)
     if chosen is None:
         least = int(tile_voxels.argmin())
         raise MemoryBudgetError(

@@ -176,7 +176,7 @@ def _run(
     device = choose_device(options.device, options.backend)
     dtype = choose_precision(options.precision, device)
     budget = memory_budget(options.memory, device)
-    choice = first_choice(grid.network, model, options, dtype, budget, device.type)
+    choice = first_choice(grid.network, model, options, dtype, budget, device.type, live=wishes.live)
     if choice.caution:
         yield Notice(choice.caution, caution=True)
     precision = str(dtype).removeprefix("torch.")

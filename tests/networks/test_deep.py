@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from napari_tiled_unet.errors import ModelError, OptionsError
-from napari_tiled_unet.networks.footprint import flops_per_voxel, kept_values_per_voxel, peak_values_per_voxel
+from napari_tiled_unet.networks.footprint import count_inference, flops_per_voxel, kept_values_per_voxel
 from napari_tiled_unet.networks.inside import look_inside, parts_of
 from napari_tiled_unet.networks.pruning import pruned
 from napari_tiled_unet.networks.zoo import ARCHITECTURES, Network, build_network, network_spec
@@ -103,15 +103,16 @@ def test_work_is_that_of_the_convolutions() -> None:
     # Per voxel: 1 to 2 (3x3); down 2 to 4 (3x3) on a quarter; up 4 to 2 (each output once); 4 to 2 (3x3); head 2 to 2.
     multiplications = 18 + 72 / 4 + 8 + 72 + 4
     assert flops_per_voxel(network) == pytest.approx(2 * multiplications)
+    assert count_inference(network).multiply_adds == pytest.approx(multiplications)
 
 
 def test_memory_is_what_is_alive() -> None:
     network = small("unet", width=8, depth=1, convs_per_block=1, norm="none")
     # The last convolution holds the skip (8), what came up (8, with 16 / 4 it came from), both joined (16), its
     # result (8), and the image (1).
-    assert peak_values_per_voxel(network) == pytest.approx(8 + 8 + 16 + 8 + 1 + 16 / 4, abs=8.1)
+    assert count_inference(network).peak_values == pytest.approx(8 + 8 + 16 + 8 + 1 + 16 / 4, abs=8.1)
     assert kept_values_per_voxel(network) > 32
-    assert network.peak_values == peak_values_per_voxel(network)
+    assert network.inference == count_inference(network)
 
 
 def test_folding_norms_changes_nothing() -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import math
 import weakref
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,10 @@ from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
     from napari_tiled_unet.networks.zoo import Network
+
+# What a run takes of what is alive, the blocked layouts and copies of the convolution library
+# included: measured by benchmarks/footprint.py.
+_LIBRARY_COPIES = 1.33
 
 
 def flops_per_voxel(network: Network) -> float:
@@ -30,18 +35,64 @@ def flops_per_voxel(network: Network) -> float:
     return float(counter.get_total_flops()) / math.prod(x.shape[2:])
 
 
-def peak_values_per_voxel(network: Network) -> float:
-    """Return the most numbers per voxel that inference holds at once, its input included.
+@dataclass(frozen=True)
+class Footprint:
+    """What a network needs at inference.
+
+    Attributes
+    ----------
+    voxel_bytes : float
+        Bytes per input voxel at the peak, activations and maps; weights are not counted.
+    voxel_work : float
+        Multiply-adds of the convolutions per input voxel.
+    operations : int
+        Calls of the tensor library per run, whatever the size of the tile.
+    """
+
+    voxel_bytes: float
+    voxel_work: float
+    operations: int
+
+
+def footprint(network: Network, dtype: torch.dtype) -> Footprint:
+    """Return what a network needs to run in a number format.
+
+    Any architecture is counted as it is built. The second time it is looked up.
+
+    Parameters
+    ----------
+    network : Network
+        Not changed. Batch norms count as folded into their convolutions.
+    dtype : torch.dtype
+        Number format of the activations; maps are float32.
+    """
+    inference = network.inference
+    voxel_bytes = inference.peak_values * dtype.itemsize * _LIBRARY_COPIES + 4.0 * network.spec.out_channels
+    return Footprint(voxel_bytes, inference.multiply_adds, inference.operations)
+
+
+class Inference(NamedTuple):
+    """A run of a network, per input voxel: numbers alive at the peak, multiply-adds; and calls of the tensor library.
 
     Folded norms are assumed, as :class:`~napari_tiled_unet.runtime.Runner` folds them; what
     convolution libraries take for themselves is not counted.
     """
+
+    peak_values: float
+    multiply_adds: float
+    operations: int
+
+
+def count_inference(network: Network) -> Inference:
+    """Return what a run of a network does and holds, its input included."""
     on_meta, x = _on_meta(network)
     _without_batch_norms(on_meta.eval())
+    # Not inference mode, which hides the convolutions inside other calls.
     with _Held() as held, torch.no_grad():
         held.note(x)
         on_meta(x)
-    return float(held.most) / x.element_size() / math.prod(x.shape[2:])
+    voxels = math.prod(x.shape[2:])
+    return Inference(held.most / x.element_size() / voxels, held.multiply_adds / voxels, held.operations)
 
 
 def kept_values_per_voxel(network: Network) -> float:
@@ -78,12 +129,24 @@ def _without_batch_norms(module: torch.nn.Module) -> None:
             _without_batch_norms(child)
 
 
+def _multiply_adds(args: tuple[Any, ...], result: Tensor) -> int:
+    """Return the multiply-adds of one convolution: each weight is used once per voxel of the smaller side."""
+    given, weight, transposed = args[0], args[1], args[6]
+    voxels = math.prod((given if transposed else result).shape[2:])
+    return int(result.shape[0] * voxels * weight.numel())
+
+
 class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all results that are alive, and the most there were."""
+    """Counts the bytes of all results that are alive, the most there were, and the work."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Skipping the compiler would first import all of it, which takes seconds.
+        return False
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now, self.most = 0, 0
+        self.now = self.most = self.operations = self.multiply_adds = 0
         self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
     def note(self, tensor: Tensor) -> None:
@@ -101,6 +164,9 @@ class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        self.operations += 1
+        if func is torch.ops.aten.convolution.default:
+            self.multiply_adds += _multiply_adds(args, result)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self.note(leaf)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -16,6 +16,9 @@ from napari_tiled_unet.networks.decoders import DECODERS
 from napari_tiled_unet.networks.encoders import ENCODERS
 from napari_tiled_unet.networks.resampling import LINEAR_MODE, PixelShuffle, reflected_indices
 from napari_tiled_unet.networks.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from napari_tiled_unet.networks.footprint import Inference
 
 
 @dataclass(frozen=True)
@@ -224,11 +227,11 @@ class Network(nn.Module):
         return not self.looks_at_whole
 
     @cached_property
-    def peak_values(self) -> float:
-        """Numbers per voxel that inference holds at once, counted on a run without numbers."""
-        from napari_tiled_unet.networks.footprint import peak_values_per_voxel
+    def inference(self) -> Inference:
+        """What inference does and holds, counted on a run without numbers."""
+        from napari_tiled_unet.networks.footprint import count_inference
 
-        return peak_values_per_voxel(self)
+        return count_inference(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the size of ``x``."""

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.metrics import THRESHOLDS, AveragePrecision, Matches, match_objects
+from napari_tiled_unet.networks.footprint import footprint
 from napari_tiled_unet.options import SegmentOptions
-from napari_tiled_unet.planning import Costs, bytes_per_voxel, choose_tiles
+from napari_tiled_unet.planning import Costs, choose_tiles
 from napari_tiled_unet.predict import iter_predict
 from napari_tiled_unet.runtime import Runner
 from napari_tiled_unet.training.grounds import Ground
@@ -66,7 +67,7 @@ class Examiner:
 
     def labels(self, runner: Runner, network: Network, ground: Ground) -> npt.NDArray[np.integer]:
         """Return the predicted labels of a ground."""
-        costs = Costs(bytes_per_voxel(network, self.dtype), self.budget, device=self.device.type)
+        costs = Costs(footprint(network, self.dtype).voxel_bytes, self.budget, device=self.device.type)
         tiling = choose_tiles(ground.shape, "auto", "auto", network, costs=costs).plan
         data = ground.image.read(self.channels, ground.box)
         tiles = iter_predict(data, ground.statistics, runner, tiling, n_maps=len(self.plan.target.channels))
