@@ -40,7 +40,7 @@ def entries(menu: Any, *path: str) -> dict[tuple[str, ...], Any]:
     return found
 
 
-WIDGETS = ("Segment", "Train")
+WIDGETS = ("Segment", "Train", "Evaluate")
 
 
 @pytest.mark.parametrize("name", WIDGETS)

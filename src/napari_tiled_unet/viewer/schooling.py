@@ -166,6 +166,10 @@ class Schooling:
         Called without arguments when the thread has ended.
     watch : Watch, optional
         What is predicted meanwhile.
+    source : callable
+        Makes the generator of events that the thread runs.
+    hear : callable, optional
+        Called with every event that is not a training's.
 
     Attributes
     ----------
@@ -185,6 +189,8 @@ class Schooling:
         *,
         on_end: Callable[[], None],
         watch: Watch | None = None,
+        source: Callable[[Lesson, Sight], Generator[Event, None, None]] = train_events,
+        hear: Callable[[Event], None] | None = None,
     ) -> None:
         self.lesson, self.words, self.cancelled = lesson, "", False
         self.trained: Trained | None = None
@@ -196,7 +202,8 @@ class Schooling:
         chart.clear()
         say("looking through images and labels ...")
         sight = watch.sight if watch is not None else Sight()
-        self._worker = create_worker(train_events, lesson, sight, _worker_class=ClosingWorker)
+        self._hear_more = hear
+        self._worker = create_worker(source, lesson, sight, _worker_class=ClosingWorker)
         self._worker.yielded.connect(self._hear)
         self._worker.finished.connect(self._end)
         self._worker.start()
@@ -236,6 +243,8 @@ class Schooling:
                 self._finish(event)
             case Failed(error):
                 self._fail(error)
+            case _ if self._hear_more is not None:
+                self._hear_more(event)
 
     def _note(self, notice: Notice) -> None:
         self._notes.append(notice.message)
