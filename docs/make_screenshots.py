@@ -119,6 +119,7 @@ def take_lessons(viewer: Viewer) -> None:
     painted[:, truth.shape[1] // 2 :] = 0
     viewer.add_labels(painted, name="painted", scale=viewer.layers[0].scale)
     train(viewer, application)
+    evaluate(viewer, truth, application)
 
 
 def train(viewer: Viewer, application: Any) -> None:
@@ -149,6 +150,26 @@ def train(viewer: Viewer, application: Any) -> None:
     while widget.running:
         application.processEvents()
     viewer.window.remove_dock_widget(dock)
+
+
+def evaluate(viewer: Viewer, truth: Any, application: Any) -> None:
+    """Photograph the faults of the prediction that the training left."""
+    from napari_tiled_unet.viewer.evaluate_widget import EvaluateWidget
+
+    found = viewer.layers["training preview"]
+    viewer.add_labels(found.data.copy(), name="found", scale=found.scale, visible=False)
+    viewer.add_labels(truth, name="truth", scale=found.scale, visible=False)
+    found.visible = False
+    widget = EvaluateWidget(viewer)
+    dock = viewer.window.add_dock_widget(widget, name="Evaluate (Tiled U-Net)", area="right")
+    viewer.window._qt_window.resizeDocks([dock], [340], _horizontal())
+    widget.control("prediction").value = viewer.layers["found"]
+    widget.control("truth").value = viewer.layers["truth"]
+    widget.evaluate()
+    while widget.busy:
+        application.processEvents()
+    viewer.reset_view()
+    photograph(viewer, application, IMAGES / "widget-evaluate.png")
 
 
 def photograph(viewer: Viewer, application: Any, path: Path) -> None:

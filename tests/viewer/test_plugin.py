@@ -40,7 +40,7 @@ def entries(menu: Any, *path: str) -> dict[tuple[str, ...], Any]:
     return found
 
 
-WIDGETS = ("Segment", "Train", "Evaluate")
+WIDGETS = ("Segment", "Train", "Evaluate", "Improve")
 
 
 @pytest.mark.parametrize("name", WIDGETS)
