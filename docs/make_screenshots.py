@@ -153,13 +153,15 @@ def train(viewer: Viewer, application: Any) -> None:
 
 
 def evaluate(viewer: Viewer, truth: Any, application: Any) -> None:
-    """Photograph the faults of the prediction that the training left."""
+    """Photograph the faults of the bundled model at a threshold that is too low."""
+    from napari_tiled_unet import segment
     from napari_tiled_unet.viewer.evaluate_widget import EvaluateWidget
 
-    found = viewer.layers["training preview"]
-    viewer.add_labels(found.data.copy(), name="found", scale=found.scale, visible=False)
-    viewer.add_labels(truth, name="truth", scale=found.scale, visible=False)
-    found.visible = False
+    image = viewer.layers["nuclei"]
+    del viewer.layers[1:]
+    found = segment(image.data, "nuclei", foreground_threshold=0.1)
+    viewer.add_labels(found, name="found", scale=image.scale, visible=False)
+    viewer.add_labels(truth, name="truth", scale=image.scale, visible=False)
     widget = EvaluateWidget(viewer)
     dock = viewer.window.add_dock_widget(widget, name="Evaluate (Tiled U-Net)", area="right")
     viewer.window._qt_window.resizeDocks([dock], [340], _horizontal())
