@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_tiled_unet.errors import ImageError, OptionsError
+from napari_tiled_unet.errors import ImageError
 from napari_tiled_unet.image import Image, image_from_array
 from napari_tiled_unet.model import load_model, save_model
 from napari_tiled_unet.segmentation import segment
-from napari_tiled_unet.viewer.correction import Compared, compare_models, model_of, take, taken_path, touched
+from napari_tiled_unet.viewer.correction import Compared, compare_models, take, taken_path, touched
 from napari_tiled_unet.viewer.improving import labels_of_run
 from tests.models import blob_model, blobs
 
@@ -118,10 +118,6 @@ class TestTaking:
 
     def test_a_bundled_one_stays(self, folder: Path) -> None:
         assert taken_path("nuclei") == folder / "nuclei-improved.safetensors"
-
-    def test_labels_must_say_their_model(self) -> None:
-        with pytest.raises(OptionsError, match="which model"):
-            model_of({})
 
 
 def test_correct_improve_compare_take(viewer: Viewer, folder: Path, qtbot: Any) -> None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_tiled_unet.errors import ImageError, OptionsError
-from napari_tiled_unet.model import bundled_folder, find_model, load_model, save_model, user_folder
+from napari_tiled_unet.errors import ImageError
+from napari_tiled_unet.model import bundled_folder, find_model, save_model, user_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -190,17 +190,3 @@ def take(name: str, model: Model) -> str:
     spec = model.spec.model_copy(update={"name": path.stem})
     save_model(type(model)(spec, model.network), path, overwrite=True)
     return f"{path.stem!r} is the new model now{kept}"
-
-
-def model_of(mark: dict[str, Any]) -> Model:
-    """Return the model that made a result.
-
-    Raises
-    ------
-    OptionsError
-        If the result does not say which.
-    """
-    name = mark.get("options", {}).get("model", mark.get("model"))
-    if not name:
-        raise OptionsError("the labels do not say which model made them; segment the image first")
-    return load_model(name)

@@ -43,7 +43,7 @@ class EvaluateWidget(Container[Widget]):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
+        super().__init__(labels=False)
         self._viewer = napari_viewer
         self._work = Latest()
         self._places: tuple[Place, ...] = ()
@@ -57,7 +57,11 @@ class EvaluateWidget(Container[Widget]):
         )
         self._evaluate = PushButton(text="Evaluate", name="evaluate", tooltip="score the prediction")
         self._line = sentence("line", "how it went")
-        self.extend([self._predicted, self._true, self._target, self._stack, self._evaluate, self._line])
+        form: Container[Widget] = Container(
+            widgets=[self._predicted, self._true, self._target, self._stack], name="form"
+        )
+        form.margins = (0, 0, 0, 0)
+        self.extend([form, self._evaluate, self._line])
         self._add_table_and_list()
         self._evaluate.changed.connect(self.evaluate)
         self._true.changed.connect(self._show_stack)
