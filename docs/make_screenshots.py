@@ -6,7 +6,9 @@ display it starts Xvfb.
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,11 @@ def main() -> None:
         viewer = napari.Viewer()
         take_pictures(viewer)
         viewer.close()
+        teacher = napari.Viewer()
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["TILED_UNET_MODELS"] = folder
+            take_lessons(teacher)
+        teacher.close()
 
 
 def take_pictures(viewer: Viewer) -> None:
@@ -112,6 +119,79 @@ def look_inside(viewer: Viewer, application: Any) -> None:
     while widget.busy:
         application.processEvents()
     photograph(viewer, application, IMAGES / "inside.png")
+
+
+def take_lessons(viewer: Viewer) -> None:
+    """Paint nuclei of the left half, train on them, and photograph what the widgets of training show."""
+    import numpy as np
+    import tifffile
+    from qtpy.QtWidgets import QApplication
+
+    from napari_tiled_unet.viewer.samples import nuclei_2d
+
+    application: Any = QApplication.instance()
+    window = viewer.window._qt_window
+    window.resize(1280, 900)
+    ((data, settings, _),) = nuclei_2d()
+    viewer.add_image(data, **settings, gamma=0.6)
+    truth = tifffile.imread(ROOT / "tests" / "data" / "nuclei_2d_labels.tif").astype(np.int32)
+    painted = truth + 1
+    painted[:, truth.shape[1] // 2 :] = 0
+    viewer.add_labels(painted, name="painted", scale=viewer.layers[0].scale)
+    train(viewer, application)
+    evaluate(viewer, truth, application)
+
+
+def train(viewer: Viewer, application: Any) -> None:
+    """Photograph a training under way, and patches."""
+    from napari_tiled_unet.viewer.train_widget import TrainWidget
+
+    widget = TrainWidget(viewer)
+    dock = viewer.window.add_dock_widget(widget, name="Train (Tiled U-Net)", area="right")
+    viewer.window._qt_window.resizeDocks([dock], [340], _horizontal())
+    for name, value in {"sparse": True, "width": "8", "depth": "3", "patch": "96", "batch": "4"}.items():
+        widget.control(name).value = value
+    widget.control("steps").value, widget.control("validate_every").value = "160", "10"
+    application.processEvents()
+    viewer.reset_view()
+    widget.show_patches()
+    while "patches labels" not in viewer.layers:
+        application.processEvents()
+    photograph(viewer, application, IMAGES / "widget-patches.png")
+    del viewer.layers[2:]
+    viewer.layers.selection.active = viewer.layers["painted"]
+    viewer.reset_view()
+    widget.train()
+    while widget.running and len(widget.chart.curves.scored) < 12:
+        application.processEvents()
+    viewer.layers["painted"].visible = False
+    photograph(viewer, application, IMAGES / "widget-train.png")
+    widget.cancel()
+    while widget.running:
+        application.processEvents()
+    viewer.window.remove_dock_widget(dock)
+
+
+def evaluate(viewer: Viewer, truth: Any, application: Any) -> None:
+    """Photograph the faults of the bundled model at a threshold that is too low."""
+    from napari_tiled_unet import segment
+    from napari_tiled_unet.viewer.evaluate_widget import EvaluateWidget
+
+    image = viewer.layers["nuclei"]
+    del viewer.layers[1:]
+    found = segment(image.data, "nuclei", foreground_threshold=0.1)
+    viewer.add_labels(found, name="found", scale=image.scale, visible=False)
+    viewer.add_labels(truth, name="truth", scale=image.scale, visible=False)
+    widget = EvaluateWidget(viewer)
+    dock = viewer.window.add_dock_widget(widget, name="Evaluate (Tiled U-Net)", area="right")
+    viewer.window._qt_window.resizeDocks([dock], [340], _horizontal())
+    widget.control("prediction").value = viewer.layers["found"]
+    widget.control("truth").value = viewer.layers["truth"]
+    widget.evaluate()
+    while widget.busy:
+        application.processEvents()
+    viewer.reset_view()
+    photograph(viewer, application, IMAGES / "widget-evaluate.png")
 
 
 def photograph(viewer: Viewer, application: Any, path: Path) -> None:

@@ -1,29 +1,28 @@
-"""Teach it your cells: paint a few nuclei of a real image, train for seconds, segment the rest."""
+"""Teach it your cells: the page's script paints some nuclei of a real image, trains for seconds, segments the rest."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
 
-from napari_tiled_unet import evaluate, segment, train
+from napari_tiled_unet import write_labels
 from napari_tiled_unet.demo import read_sample
+from tests.test_docs import blocks
 
 TRUTH = Path(__file__).parents[1] / "data" / "nuclei_2d_labels.tif"
 
 
-def test_a_few_painted_nuclei_teach_it_the_rest() -> None:
-    image = np.asarray(read_sample().data)
-    truth = tifffile.imread(TRUTH).astype(np.int64)
-    left, right = np.s_[:, : image.shape[1] // 2], np.s_[:, image.shape[1] // 2 :]
-    # Every second nucleus of the left half is outlined, and the background there is painted.
-    painted = np.zeros_like(truth)
-    painted[left][truth[left] == 0] = 1
-    for number in np.unique(truth[left])[1::2]:
-        painted[truth == number] = number + 1
-    painted[right] = 0
-    options = {"sparse": True, "width": 8, "depth": 3, "patch": 64, "batch": 4, "augmentation": "light"}
-    untrained, taught = (train(image, painted, steps=n, validate_every=n, **options) for n in (1, 100))
-    before, after = (evaluate(segment(image[right], m), truth[right]).scores["AP@0.5"] for m in (untrained, taught))
-    assert after > before + 0.4
+def test_a_few_painted_nuclei_teach_it_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "truth").mkdir()
+    for name, data in (("field", np.asarray(read_sample().data)), ("truth/field", tifffile.imread(TRUTH))):
+        write_labels(tmp_path / f"{name}.ome.tif", data, "yx", (0.5, 0.5))
+    (script,) = blocks("docs/teach.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(script, "docs/teach.md", "exec"), names)
+    assert names["labels"].max() > 0
+    assert names["after"] > names["before"] + 0.4

@@ -40,17 +40,19 @@ def entries(menu: Any, *path: str) -> dict[tuple[str, ...], Any]:
     return found
 
 
-def test_the_plugins_menu_opens_the_widget(plugged: Viewer) -> None:
-    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+WIDGETS = ("Segment", "Train", "Evaluate", "Improve")
 
-    _, widget = plugged.window.add_plugin_dock_widget(NAME, "Segment")
-    assert isinstance(widget, SegmentWidget)
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_the_plugins_menu_opens_the_widget(plugged: Viewer, name: str) -> None:
+    _, widget = plugged.window.add_plugin_dock_widget(NAME, name)
+    assert type(widget).__name__ == f"{name}Widget"
 
 
 def test_the_layers_menu_opens_the_widget(plugged: Viewer) -> None:
     ours = {path: entry for path, entry in entries(plugged.window.layers_menu).items() if "Tiled U-Net" in path}
-    assert [path[-2:] for path in ours] == [("Tiled U-Net", "Segment (Tiled U-Net)")]
-    next(iter(ours.values())).trigger()
+    assert {path[-2:] for path in ours} >= {("Tiled U-Net", f"{name} (Tiled U-Net)") for name in WIDGETS}
+    next(entry for path, entry in ours.items() if path[-1].startswith("Segment")).trigger()
     assert any("Segment" in name for name in plugged.window.dock_widgets)
 
 

@@ -119,7 +119,7 @@ def survey_pairs(
             if not found.labelled:
                 unlabelled.append(pair.name)
                 continue
-            statistics = _measured(image, shape, normalisation, channels)
+            statistics = measured(image, shape, normalisation, channels)
             if not any(statistics.scale):
                 constant.append(pair.name)
                 continue
@@ -140,7 +140,7 @@ def survey_pairs(
     return grounds
 
 
-def _measured(
+def measured(
     frame: Frame, shape: tuple[int, ...], normalisation: Normalisation, channels: Sequence[int] | None
 ) -> Statistics:
     """Measure a frame as :func:`measure` does, a large one on evenly spaced blocks."""

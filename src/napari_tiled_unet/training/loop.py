@@ -133,10 +133,10 @@ def iter_train(
     """
     options = (options or TrainOptions()).changed(**keywords)
     path = None if out is None else Path(out)
-    return _run(prepare(images, labels, options, out=path, resume=resume, overwrite=overwrite))
+    return run_session(prepare(images, labels, options, out=path, resume=resume, overwrite=overwrite))
 
 
-def _run(session: Session) -> Generator[Event, None, None]:
+def run_session(session: Session) -> Generator[Event, None, None]:
     """Yield the events of a training whose input was checked."""
     state, options = session.state, session.options
     yield from (Notice(message) for message in session.told)

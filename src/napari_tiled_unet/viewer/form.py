@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from napari_tiled_unet.options import SegmentOptions
+from napari_tiled_unet.options import Options, SegmentOptions
 from napari_tiled_unet.viewer.layers import spacing_of_axes
 
 if TYPE_CHECKING:
@@ -105,10 +105,10 @@ class FormState:
     problem: str | None = None
 
 
-def option_rows() -> tuple[Row, ...]:
-    """Return the rows of the form, one per field of :class:`SegmentOptions`, in its order."""
+def option_rows(of: type[Options] = SegmentOptions) -> tuple[Row, ...]:
+    """Return the rows of a form, one per field of its options class, in its order."""
     rows = []
-    for name, info in SegmentOptions.model_fields.items():
+    for name, info in of.model_fields.items():
         extra = info.json_schema_extra
         kind, choices = _kind(name, info.annotation)
         rows.append(

@@ -155,10 +155,11 @@ class _Threads:
 _threads = _Threads()
 
 
-class _ClosingWorker(GeneratorWorker):  # type: ignore[misc]
+class ClosingWorker(GeneratorWorker):  # type: ignore[misc]
     """A worker that closes its generator in its own thread, so that a cancel frees memory at once."""
 
     def work(self) -> Any:
+        """Work as any worker does, and close the generator however that ends."""
         try:
             return super().work()
         finally:
@@ -194,7 +195,7 @@ class Run:
     ) -> None:
         self.cancelled = False
         self._on_event, self._on_end = on_event, on_end
-        self._worker = create_worker(segment_events, image, options, focus, room, _worker_class=_ClosingWorker)
+        self._worker = create_worker(segment_events, image, options, focus, room, _worker_class=ClosingWorker)
         self._worker.yielded.connect(self._hear)
         self._worker.finished.connect(self._end)
         self._worker.start()

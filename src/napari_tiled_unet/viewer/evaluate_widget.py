@@ -1,0 +1,207 @@
+"""Plugins > Tiled U-Net > Evaluate: two Labels layers in, scores and the faults by place out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import CheckBox, Container, PushButton, Widget
+from napari.utils.notifications import show_error
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QListWidget, QListWidgetItem, QTableWidget, QTableWidgetItem
+
+from napari_tiled_unet.viewer.rows import Departure, DropDown, sentence
+from napari_tiled_unet.viewer.running import tell
+from napari_tiled_unet.viewer.schooling import SHOWN
+from napari_tiled_unet.viewer.teaching import is_own_result
+from napari_tiled_unet.viewer.verdict import (
+    FAULT_COLOURS,
+    Place,
+    Verdict,
+    colour_table,
+    compare_layers,
+    score_rows,
+)
+from napari_tiled_unet.viewer.worker import Latest
+
+if TYPE_CHECKING:
+    import napari.layers
+    import napari.viewer
+
+# Magnification to which a click on a fault zooms at least, in pixels of the screen per voxel.
+_ZOOM = 4.0
+
+
+class EvaluateWidget(Container[Widget]):
+    """Score a Labels layer against the truth, and go to what is wrong.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        Whose layers are offered.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__(labels=False)
+        self._viewer = napari_viewer
+        self._work = Latest()
+        self._places: tuple[Place, ...] = ()
+        self._shown: napari.layers.Labels | None = None
+        self._predicted = DropDown(name="prediction", label="prediction", tooltip="Labels layer that is scored")
+        self._true = DropDown(name="truth", label="truth", tooltip="Labels layer that is right")
+        self._target = DropDown(name="target", label="labels are", tooltip="whether a number is one object, or a class")
+        self._target.offer([("objects", "objects"), ("classes", "classes")], "objects")
+        self._stack = CheckBox(
+            name="stack", text="3D objects", value=True, tooltip="off: every plane is an image of its own"
+        )
+        self._evaluate = PushButton(text="Evaluate", name="evaluate", tooltip="score the prediction")
+        self._line = sentence("line", "how it went")
+        form: Container[Widget] = Container(
+            widgets=[self._predicted, self._true, self._target, self._stack], name="form"
+        )
+        form.margins = (0, 0, 0, 0)
+        self.extend([form, self._evaluate, self._line])
+        self._add_table_and_list()
+        self._evaluate.changed.connect(self.evaluate)
+        self._true.changed.connect(self._show_stack)
+        for event in self._layer_events():
+            event.connect(self.reset_choices)
+        self._departure = Departure(self.native, undocked=self._work_on, destroyed=self._leave)
+        self.reset_choices()
+
+    def _add_table_and_list(self) -> None:
+        self.table = QTableWidget(0, 2)
+        self.table.setHorizontalHeaderLabels(["score", "value"])
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        numbers, names = self.table.verticalHeader(), self.table.horizontalHeader()
+        if numbers is not None and names is not None:
+            numbers.setVisible(False)
+            names.setStretchLastSection(True)
+        self.table.setToolTip("scores over all frames")
+        self.list = QListWidget()
+        self.list.setToolTip("what is wrong; a click goes there")
+        self.list.itemClicked.connect(self._go)
+        self.native.layout().addWidget(self.table)
+        self.native.layout().addWidget(self.list)
+        self.native.setMinimumWidth(240)
+
+    def _layer_events(self) -> tuple[Any, ...]:
+        events = self._viewer.layers.events
+        return events.inserted, events.removed, events.renamed, events.reordered
+
+    def _work_on(self) -> None:
+        """Leave a comparison under way alone: it ends by itself, and may be docked again."""
+
+    def _leave(self) -> None:
+        for event in self._layer_events():
+            event.disconnect(self.reset_choices)
+        self._work.close()
+
+    def control(self, name: str) -> Any:
+        """Return a control: prediction, truth, target, stack, evaluate."""
+        own = (self._predicted, self._true, self._target, self._stack, self._evaluate)
+        return {w.name: w for w in own}[name]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a comparison is under way."""
+        return self._work.busy
+
+    @property
+    def status(self) -> str:
+        """What the line says."""
+        return str(self._line.value)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The faults of the list."""
+        return self._places
+
+    def reset_choices(self, *_: Any) -> None:
+        """Offer the Labels layers that the viewer has now."""
+        from napari.layers import Labels
+
+        layers = [la for la in self._viewer.layers if isinstance(la, Labels) and not la.metadata.get(SHOWN)]
+        made = [layer for layer in layers if is_own_result(layer)]
+        predicted = self._predicted.value if self._predicted.value in layers else next(iter(made or layers), None)
+        others = [layer for layer in layers if layer is not predicted]
+        human = [layer for layer in others if layer not in made]
+        true = self._true.value if self._true.value in others else next(iter(human or others), predicted)
+        choices = [(layer.name, layer) for layer in layers]
+        self._predicted.offer(choices, predicted)
+        self._true.offer(choices, true)
+        self._evaluate.enabled = len(layers) > 1
+        self._show_stack()
+
+    def _show_stack(self) -> None:
+        true = self._true.value
+        self._stack.visible = true is not None and true.ndim > 2
+
+    def evaluate(self) -> None:
+        """Score the prediction; the faults appear as a layer and in the list."""
+        predicted, true = self._predicted.value, self._true.value
+        if predicted is None or true is None or predicted is true:
+            self._line.value = "choose two different Labels layers: the prediction and the truth"
+            show_error(self.status)
+            return
+        self._line.value = "comparing ..."
+        work = partial(compare_layers, predicted, true, self._target.value, stack=bool(self._stack.value))
+        self._work.ask(work, partial(self._show, true))
+
+    def _show(self, true: napari.layers.Labels, found: Any) -> None:
+        if isinstance(found, Exception):
+            self._line.value = str(found)
+            tell(found)
+            return
+        verdict: Verdict = found
+        rows = score_rows(verdict.evaluation.scores)
+        self.table.setRowCount(len(rows))
+        for number, row in enumerate(rows):
+            for column, text in enumerate(row):
+                self.table.setItem(number, column, QTableWidgetItem(text))
+        self._places = verdict.places
+        self.list.clear()
+        for number, place in enumerate(verdict.places):
+            item = QListWidgetItem(place.text)
+            item.setForeground(QColor(FAULT_COLOURS[place.text.split()[0]]))
+            item.setData(Qt.ItemDataRole.UserRole, number)
+            self.list.addItem(item)
+        if verdict.faults is not None:
+            self._show_layer(true, verdict)
+        told = f"{len(verdict.places)} faults; a click on one goes there" if verdict.places else "no object is wrong"
+        self._line.value = told if verdict.faults is not None else "scores of the classes"
+
+    def _show_layer(self, true: napari.layers.Labels, verdict: Verdict) -> None:
+        from napari.layers import Labels
+        from napari.utils.colormaps import DirectLabelColormap
+
+        if self._shown in self._viewer.layers:
+            self._viewer.layers.remove(self._shown)
+        where = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+        self._shown = Labels(
+            verdict.faults,
+            name=f"faults of {self._predicted.value.name}",
+            colormap=DirectLabelColormap(color_dict=colour_table()),
+            metadata={SHOWN: True},
+            **{name: getattr(true, name) for name in where},
+        )
+        self._viewer.layers.append(self._shown)
+
+    def _go(self, item: QListWidgetItem) -> None:
+        self.go_to(self._places[item.data(Qt.ItemDataRole.UserRole)])
+
+    def go_to(self, place: Place) -> None:
+        """Move camera and sliders to a fault."""
+        if self._shown is None or self._shown not in self._viewer.layers:
+            self._line.value = "the layer of faults was removed; evaluate again"
+            return
+        world = self._shown.data_to_world(place.voxel)
+        missing = self._viewer.dims.ndim - len(world)
+        for axis, value in enumerate(world):
+            self._viewer.dims.set_point(axis + missing, value)
+        camera = self._viewer.scene.camera
+        displayed = [float(world[axis - missing]) for axis in self._viewer.dims.displayed if axis >= missing]
+        camera.center = (*(0.0,) * (3 - len(displayed)), *displayed)
+        pixel = min(abs(float(s)) for s in self._shown.scale[-2:])
+        camera.zoom = max(camera.zoom, _ZOOM / pixel)

@@ -1,0 +1,302 @@
+"""One training in the viewer, from the click to the model file: progress, curves, a live prediction."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_warning
+
+from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.events import Event, Notice
+from napari_tiled_unet.viewer.glimpse import Glimpsed, Sight, with_glimpses
+from napari_tiled_unet.viewer.layers import (
+    full_resolution,
+    image_from_layer,
+    labels_axes,
+    labels_for_layer,
+    labels_placement,
+)
+from napari_tiled_unet.viewer.regions import region_of_view, view_of
+from napari_tiled_unet.viewer.running import tell
+from napari_tiled_unet.viewer.teaching import cancelled_text, minutes_text, scores_text, stage_text
+from napari_tiled_unet.viewer.worker import ClosingWorker, Failed, one_core_left
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari.layers
+    import napari.viewer
+
+    from napari_tiled_unet.image import Image
+    from napari_tiled_unet.training.happenings import Prepared, Trained, Validated
+    from napari_tiled_unet.viewer.chart import Chart
+    from napari_tiled_unet.viewer.teaching import Lesson
+
+PREVIEW = "training preview"
+"""Name of the layer with the live prediction."""
+SHOWN = "tiled_unet_shown"
+"""Key in the metadata of layers that are for looking at, and never learned from."""
+# Seconds between two updates of line and curves.
+_SHOW_EVERY = 0.2
+
+
+def train_events(lesson: Lesson, sight: Sight) -> Generator[Event, None, None]:
+    """Yield the events of a training with glimpses of what is looked at; an error comes as the last event.
+
+    Parameters
+    ----------
+    lesson : Lesson
+        What is taught.
+    sight : Sight
+        What is looked at.
+    """
+    try:
+        # Here and not above: the import of torch must not hold up the viewer.
+        from napari_tiled_unet.training.loop import run_session
+        from napari_tiled_unet.training.preparation import prepare
+
+        with one_core_left():
+            session = prepare(
+                lesson.images,
+                lesson.labels,
+                lesson.options,
+                out=lesson.out,
+                resume=lesson.resume,
+                overwrite=lesson.overwrite,
+            )
+            yield from with_glimpses(run_session(session), session, sight)
+    except Exception as error:  # noqa: BLE001  whatever it is, the user must hear of it
+        traceback.clear_frames(error.__traceback__)
+        yield Failed(error)
+
+
+class Watch:
+    """A layer that is looked at during a training, and the Labels layer with what the network makes of it.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Whose camera says which part.
+    layer : napari.layers.Image
+        What is predicted.
+    image : Image
+        The same.
+    axes : str
+        Axes of its data.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, layer: napari.layers.Image, image: Image, axes: str) -> None:
+        self.sight = Sight()
+        self._viewer, self._layer, self._image, self._axes = viewer, layer, image, axes
+        self._spatial: str | None = None
+        for event in self._moves():
+            event.connect(self.look)
+
+    def _moves(self) -> tuple[Any, ...]:
+        camera, dims = self._viewer.scene.camera.events, self._viewer.dims.events
+        return camera.center, camera.zoom, dims.current_step, dims.ndisplay
+
+    def begin(self, spatial: str) -> None:
+        """Say which axes the network has; from now on there is something to see."""
+        self._spatial = spatial
+        self.look()
+
+    def look(self) -> None:
+        """Turn the network to what is on the screen."""
+        if self._spatial is None:
+            return
+        if self._layer not in self._viewer.layers:
+            self.sight.look_away()
+            return
+        try:
+            region = region_of_view(self._layer, self._axes, view_of(self._viewer), self._spatial)
+        except OptionsError:
+            self.sight.look_away()
+            return
+        self.sight.look_at(self._image, region)
+
+    def show(self, seen: Glimpsed) -> None:
+        """Show what the network sees."""
+        from napari.layers import Labels
+
+        if self._layer not in self._viewer.layers:
+            return
+        data = labels_for_layer(seen.labels, seen.axes, labels_axes(self._axes, rgb=bool(self._layer.rgb)))
+        placement = labels_placement(self._layer, self._axes, seen.offset)
+        shown = next((layer for layer in self._viewer.layers if layer.name == PREVIEW), None)
+        if isinstance(shown, Labels) and shown.ndim == data.ndim:
+            shown.data = data
+            shown.translate = placement["translate"]
+            return
+        active = self._viewer.layers.selection.active
+        self._viewer.layers.append(Labels(data, name=PREVIEW, opacity=0.5, metadata={SHOWN: True}, **placement))
+        # The user may be painting: the brush stays in the layer that it was in.
+        self._viewer.layers.selection.active = active
+
+    def close(self) -> None:
+        """Follow the camera no more."""
+        self.sight.look_away()
+        for event in self._moves():
+            event.disconnect(self.look)
+
+
+def watch_layer(viewer: napari.viewer.Viewer, layer: napari.layers.Image | None, axes: str | None) -> Watch | None:
+    """Return the watch over a layer; None where it has other axes."""
+    if layer is None or axes is None or len(full_resolution(layer).shape) != len(axes):
+        return None
+    return Watch(viewer, layer, image_from_layer(layer, axes), axes)
+
+
+class Schooling:
+    """A training under way.
+
+    Parameters
+    ----------
+    lesson : Lesson
+        What is taught.
+    chart : Chart
+        Shows the curves.
+    say : callable
+        Shows the line.
+    on_end : callable
+        Called without arguments when the thread has ended.
+    watch : Watch, optional
+        What is predicted meanwhile.
+    source : callable
+        Makes the generator of events that the thread runs.
+    hear : callable, optional
+        Called with every event that is not a training's.
+
+    Attributes
+    ----------
+    words : str
+        How it ended.
+    trained : Trained or None
+        Its result, once it ended by itself.
+    prepared : Prepared or None
+        The plan, once there is one.
+    """
+
+    def __init__(
+        self,
+        lesson: Lesson,
+        chart: Chart,
+        say: Callable[[str], None],
+        *,
+        on_end: Callable[[], None],
+        watch: Watch | None = None,
+        source: Callable[[Lesson, Sight], Generator[Event, None, None]] = train_events,
+        hear: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.lesson, self.words, self.cancelled = lesson, "", False
+        self.trained: Trained | None = None
+        self.prepared: Prepared | None = None
+        self._chart, self._say, self._on_end, self._watch = chart, say, on_end, watch
+        self._best: Validated | None = None
+        self._step, self._seconds, self._shown = 0, 0.0, 0.0
+        self._notes: list[str] = []
+        chart.clear()
+        say("looking through images and labels ...")
+        sight = watch.sight if watch is not None else Sight()
+        self._hear_more = hear
+        self._worker = create_worker(source, lesson, sight, _worker_class=ClosingWorker)
+        self._worker.yielded.connect(self._hear)
+        self._worker.finished.connect(self._end)
+        self._worker.start()
+
+    def cancel(self) -> None:
+        """End within a step; the best model so far is kept."""
+        self.cancelled = True
+        self._worker.quit()
+
+    def abandon(self) -> None:
+        """End for a widget that goes away: the best model is kept all the same, nothing is shown."""
+        self._on_end = _nothing
+        self.cancel()
+
+    def _hear(self, event: Event) -> None:
+        # Not imported above, for torch comes with it.
+        from napari_tiled_unet.training.happenings import Prepared, StepDone, Trained, Validated
+
+        if self.cancelled and not isinstance(event, Validated | Failed):
+            return
+        match event:
+            case Notice():
+                self._note(event)
+            case Prepared():
+                self._begin(event)
+            case StepDone():
+                self._count(event)
+            case Validated():
+                self._chart.curves.score(event.step, event.score)
+                self._chart.update()
+                if event.is_best:
+                    self._best = event
+            case Glimpsed():
+                if self._watch is not None:
+                    self._watch.show(event)
+            case Trained():
+                self._finish(event)
+            case Failed(error):
+                self._fail(error)
+            case _ if self._hear_more is not None:
+                self._hear_more(event)
+
+    def _note(self, notice: Notice) -> None:
+        self._notes.append(notice.message)
+        if notice.caution:
+            show_warning(notice.message)
+
+    def _begin(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        if self._watch is not None:
+            self._watch.begin(prepared.plan.axes)
+        self._say(self.prepared_text())
+
+    def prepared_text(self) -> str:
+        """Return what is learned from and what is held out."""
+        if self.prepared is None:
+            return ""
+        return (
+            f"{self.prepared.n_training} frames to learn from, {self.prepared.n_validation} held out: "
+            f"{self.prepared.split}"
+        )
+
+    def _fail(self, error: Exception) -> None:
+        self.words = str(error) or type(error).__name__
+        tell(error)
+
+    def _count(self, event: Any) -> None:
+        self._chart.curves.learn(event.step, event.loss)
+        self._step, self._seconds = event.step, event.seconds
+        now = time.monotonic()
+        if now - self._shown >= _SHOW_EVERY:
+            self._shown = now
+            self._chart.update()
+            self._say(stage_text(event.step, self.lesson.options.steps, event.seconds, self._best))
+
+    def _finish(self, done: Trained) -> None:
+        self.trained = done
+        name = self.lesson.out.stem if self.lesson.out is not None else "the model"
+        told = f"{done.reason}, {done.step} steps in {minutes_text(done.seconds)}"
+        scores = f" ({scores_text(done.scores)})" if done.scores else ""
+        notes = "".join(f"; {note}" for note in self._notes)
+        self.words = f"{name!r} is ready, of step {done.best_step}{scores}: {told}; Segment offers it{notes}"
+
+    def _end(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+        self._chart.update()
+        if self.cancelled and not self.words:
+            out = self.lesson.out
+            saved = out is not None and out.exists()
+            self.words = cancelled_text(out.stem if out is not None else "", self._step, self._best, saved=saved)
+        self._on_end()
+
+
+def _nothing() -> None:
+    """Stand in for a listener that is gone."""

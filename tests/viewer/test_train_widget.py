@@ -1,0 +1,155 @@
+"""The train widget in a real viewer: painted labels in, a model out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from napari_tiled_unet.model import load_model
+from tests.training.scenes import folders, scene
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_tiled_unet.viewer.train_widget import TrainWidget
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Conversion from CIE-LAB:UserWarning",  # napari's label colours
+    # Deep inside MONAI and matplotlib, as they are imported.
+    "ignore::DeprecationWarning",
+)
+
+SMALL = {"width": "4", "depth": "2", "patch": "32", "batch": "2", "augmentation": "none"}
+PLANE, TRUTH = scene()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty folder of the user's models."""
+    monkeypatch.setenv("TILED_UNET_MODELS", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def teach(viewer: Viewer, folder: Path) -> TrainWidget:
+    """Return a train widget docked in the viewer, set to a small network."""
+    from napari_tiled_unet.viewer.train_widget import TrainWidget
+
+    widget = TrainWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Train", area="right")
+    for name, value in {**SMALL, "steps": "6", "validate_every": "3"}.items():
+        widget.control(name).value = value
+    return widget
+
+
+def wait(qtbot: Any, widget: TrainWidget) -> None:
+    qtbot.waitUntil(lambda: not widget.running, timeout=60_000)
+
+
+def test_layers_become_a_model_that_the_segment_widget_offers(
+    viewer: Viewer, teach: TrainWidget, folder: Path, qtbot: Any
+) -> None:
+    from napari_tiled_unet.viewer.schooling import PREVIEW
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+    segment = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(segment, name="Segment")
+    viewer.add_image(PLANE, name="my cells", scale=(2.0, 2.0), translate=(5.0, 0.0))
+    assert "no image has labels" in teach.status
+    assert not teach.control("train").enabled
+    viewer.add_labels(TRUTH, name="my cells painted")
+    teach.control("train").native.click()
+    assert teach.running
+    wait(qtbot, teach)
+    assert teach.status.startswith("'my-cells' is ready"), teach.status
+    assert load_model(folder / "my-cells.safetensors").spec.training["steps"] in (3, 6)
+    assert "my-cells" in [value for _, value in segment.control("model")._offered]
+    assert teach.chart.curves.steps == [1, 2, 3, 4, 5, 6]
+    assert teach.chart.curves.scored == [3, 6]
+    preview = viewer.layers[PREVIEW]
+    np.testing.assert_allclose(preview.scale, (2.0, 2.0))
+    np.testing.assert_allclose(preview.extent.world, viewer.layers["my cells"].extent.world)
+    assert teach.control("model_name").native.placeholderText() == "my-cells-2"
+    assert not teach.chart.grab().isNull()
+
+
+def test_cancel_keeps_the_best_so_far_and_says_so_and_it_can_go_on(
+    viewer: Viewer, teach: TrainWidget, folder: Path, qtbot: Any
+) -> None:
+    viewer.add_image(PLANE, name="cells")
+    viewer.add_labels(TRUTH)
+    teach.control("steps").value, teach.control("patience").value = "40", "0"
+    teach.control("model_name").value = "mine"
+    teach.train()
+    qtbot.waitUntil(lambda: len(teach.chart.curves.scored) >= 1, timeout=60_000)
+    teach.control("cancel").native.click()
+    assert teach.status.startswith("stopping")
+    wait(qtbot, teach)
+    assert "cancelled after step" in teach.status
+    assert "best model so far" in teach.status
+    reached = load_model(folder / "mine.safetensors").spec.training["steps"]
+    assert 3 <= reached < 40
+    teach.train()
+    assert "a model 'mine' exists" in teach.status
+    assert not teach.control("resume").native.isHidden()
+    teach.control("resume").value = True
+    teach.train()
+    wait(qtbot, teach)
+    assert teach.status.startswith("'mine' is ready"), teach.status
+    assert teach.chart.curves.steps[0] > 1
+    assert teach.chart.curves.steps[-1] == 40
+
+
+def test_paired_folders(viewer: Viewer, teach: TrainWidget, folder: Path, tmp_path: Path, qtbot: Any) -> None:
+    images, labels = folders(tmp_path)
+    teach.control("source").value = "folders"
+    teach.train()
+    assert "choose a folder" in teach.status
+    teach.control("images").value, teach.control("labels").value = images, labels
+    teach.train()
+    wait(qtbot, teach)
+    assert teach.status.startswith("'my-cells' is ready"), teach.status
+    assert (folder / "my-cells.safetensors").exists()
+
+
+def test_bad_input_is_a_sentence_and_leaves_no_model(
+    viewer: Viewer, teach: TrainWidget, folder: Path, qtbot: Any, notified: list[tuple[str, str]]
+) -> None:
+    viewer.add_image(PLANE, name="cells")
+    viewer.add_labels(np.zeros_like(TRUTH))
+    teach.train()
+    wait(qtbot, teach)
+    assert "no labels" in teach.status
+    assert [severity for severity, _ in notified] == ["error"]
+    assert not list(folder.glob("*"))
+    teach.control("steps").value = "many"
+    assert "steps" in teach.status
+    assert not teach.control("train").enabled
+
+
+def test_axes_must_be_said(viewer: Viewer, teach: TrainWidget) -> None:
+    viewer.add_image(np.stack([PLANE] * 3), name="stack")
+    viewer.add_labels(np.stack([TRUTH] * 3))
+    teach.train()
+    assert teach.status == "choose what the axes of 'stack' are"
+    teach.control("axes").value = "tyx"
+    assert teach.axes == "tyx"
+
+
+def test_patches_are_shown_as_layers(viewer: Viewer, teach: TrainWidget, qtbot: Any) -> None:
+    viewer.add_image(PLANE, name="cells")
+    viewer.add_labels(TRUTH)
+    teach.control("patches").native.click()
+    qtbot.waitUntil(lambda: "patches labels" in viewer.layers, timeout=60_000)
+    assert viewer.layers["patches"].data.shape == (4 * 32 + 12,) * 2
+    assert set(np.unique(viewer.layers["patches labels"].data)) > {0}
+    # They are for looking at, and are not offered to learn from.
+    assert [image.name for image, _ in teach._pairs] == ["cells"]
+
+
+def test_every_control_has_a_tooltip(teach: TrainWidget) -> None:
+    for name in (*teach._rows, "source", "images", "labels", "model_name", "resume", "train", "cancel", "patches"):
+        assert teach.control(name).tooltip, name
