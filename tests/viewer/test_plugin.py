@@ -49,9 +49,13 @@ def test_the_plugins_menu_opens_the_widget(plugged: Viewer) -> None:
 
 def test_the_layers_menu_opens_the_widget(plugged: Viewer) -> None:
     ours = {path: entry for path, entry in entries(plugged.window.layers_menu).items() if "Tiled U-Net" in path}
-    assert [path[-2:] for path in ours] == [("Tiled U-Net", "Segment (Tiled U-Net)")]
-    next(iter(ours.values())).trigger()
-    assert any("Segment" in name for name in plugged.window.dock_widgets)
+    assert {path[-3:] for path in ours} == {
+        ("Segment", "Tiled U-Net", "Segment (Tiled U-Net)"),
+        ("Measure", "Tiled U-Net", "Measure objects (Tiled U-Net)"),
+    }
+    for entry in ours.values():
+        entry.trigger()
+    assert {name.split(" (")[0] for name in plugged.window.dock_widgets} >= {"Segment", "Measure objects"}
 
 
 def test_the_sample_opens_as_an_image(plugged: Viewer) -> None:

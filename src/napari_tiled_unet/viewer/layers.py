@@ -78,6 +78,13 @@ def is_image_layer(layer: Any) -> bool:
     return isinstance(layer, ImageLayer)
 
 
+def is_labels_layer(layer: Any) -> bool:
+    """Return whether a layer holds labels."""
+    from napari.layers import Labels
+
+    return isinstance(layer, Labels)
+
+
 def is_shapes_layer(layer: Any) -> bool:
     """Return whether shapes can be drawn in a layer."""
     from napari.layers import Shapes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import Container, PushButton, Widget
+from magicgui.widgets import CheckBox, Container, PushButton, Widget
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 
@@ -14,6 +14,7 @@ from napari_tiled_unet.viewer.choices import Choices
 from napari_tiled_unet.viewer.form import FormState, rows_of
 from napari_tiled_unet.viewer.layers import image_from_layer
 from napari_tiled_unet.viewer.maps import KeptMaps, room_for_maps
+from napari_tiled_unet.viewer.measure_widget import Measure, export_features
 from napari_tiled_unet.viewer.outlook import Outlook
 from napari_tiled_unet.viewer.repeat import Repeat
 from napari_tiled_unet.viewer.results import own_result
@@ -72,14 +73,24 @@ class SegmentWidget(Container[Widget]):
         self._tune = Tune(self._viewer, self._tuned)
         self._tune.visible = False
         self._line = sentence("line")
+        self._measures = CheckBox(
+            name="measure",
+            text="measure objects",
+            tooltip="after a run, give the labels a table of size, place, shape and intensity of each object",
+        )
+        self._export = PushButton(text="CSV ...", name="export", tooltip="write the table of the objects to a file")
+        self._measure = Measure(self._say_measured)
+        measuring = side_by_side(self._measures, self._export, name="measuring")
         buttons = side_by_side(self._segment, self._cancel, name="buttons")
-        self.extend([self._outlook.widget, buttons, self._bar.widget, self._line, self._tune, self._repeat])
+        self.extend([self._outlook.widget, buttons, self._bar.widget, self._line, measuring, self._tune, self._repeat])
         self.native.layout().insertWidget(0, ScrollingRows(self._choices.widget))
         self.native.setMinimumWidth(240)
 
     def _listen(self) -> None:
         self._segment.changed.connect(self.segment)
         self._cancel.changed.connect(self.cancel)
+        self._measures.changed.connect(self.measure)
+        self._export.changed.connect(self.export)
         for event in self._layer_events():
             event.connect(self.reset_choices)
         self._rest = QTimer(self.native)
@@ -109,6 +120,7 @@ class SegmentWidget(Container[Widget]):
             event.disconnect(self._moved)
         self._tune.close_threads()
         self._outlook.close()
+        self._measure.close()
         if self._run is not None:
             self._run.abandon()
             self._run = None
@@ -140,8 +152,8 @@ class SegmentWidget(Container[Widget]):
         return str(self._line.value)
 
     def control(self, name: str) -> Any:
-        """Return a control: the row of an option, or layer, run_on, reread, advanced, segment, cancel."""
-        own = {"segment": self._segment, "cancel": self._cancel}
+        """Return a control: an option, or layer, run_on, reread, advanced, segment, cancel, measure, export."""
+        own = {w.name: w for w in (self._segment, self._cancel, self._measures, self._export)}
         return own[name] if name in own else self._choices.control(name)
 
     def segment_options(self) -> SegmentOptions:
@@ -270,6 +282,8 @@ class SegmentWidget(Container[Widget]):
         if outcome is not None and outcome.finished.maps is not None:
             self._tune.offer(KeptMaps(outcome, outcome.finished.maps))
         self._refresh()
+        if outcome is not None:
+            self.measure()
 
     def _tuned(self, options: SegmentOptions) -> None:
         """Let the form say what the sliders say, for the next run."""
@@ -277,3 +291,25 @@ class SegmentWidget(Container[Widget]):
         tuned = ("foreground_threshold", "seed_threshold", "min_size")
         self._choices.show_values({name: values[name] for name in tuned})
         self._refresh()
+        self.measure()
+
+    # --- objects in numbers -----------------------------------------------------------
+
+    @property
+    def measuring(self) -> bool:
+        """Whether a table is still to come."""
+        return self._measure.busy
+
+    def measure(self) -> None:
+        """Measure the objects of the result, if that is asked for."""
+        layer, _, labels = self._source()
+        if self._measures.value and not self.running and layer is not None and labels is not None:
+            self._measure.measure(labels, layer)
+
+    def _say_measured(self, text: str) -> None:
+        if not self.running:
+            self._line.value = "\n".join(part for part in (self._outcome, text) if part)
+
+    def export(self) -> None:
+        """Write the table of the result as CSV."""
+        export_features(self._source()[2], self.native)
