@@ -51,11 +51,16 @@ def test_the_layers_menu_opens_the_widget(plugged: Viewer) -> None:
     ours = {path: entry for path, entry in entries(plugged.window.layers_menu).items() if "Tiled U-Net" in path}
     assert {path[-3:] for path in ours} == {
         ("Segment", "Tiled U-Net", "Segment (Tiled U-Net)"),
+        ("Segment", "Tiled U-Net", "Segment a folder (Tiled U-Net)"),
         ("Measure", "Tiled U-Net", "Measure objects (Tiled U-Net)"),
     }
     for entry in ours.values():
         entry.trigger()
-    assert {name.split(" (")[0] for name in plugged.window.dock_widgets} >= {"Segment", "Measure objects"}
+    assert {name.split(" (")[0] for name in plugged.window.dock_widgets} >= {
+        "Segment",
+        "Segment a folder",
+        "Measure objects",
+    }
 
 
 def test_the_sample_opens_as_an_image(plugged: Viewer) -> None:

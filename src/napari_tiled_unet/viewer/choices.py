@@ -19,6 +19,7 @@ from napari_tiled_unet.viewer.form import (
     rows_of,
 )
 from napari_tiled_unet.viewer.layers import facts_of, is_image_layer, is_shapes_layer
+from napari_tiled_unet.viewer.preferences import read_preferences, use_model_folder
 from napari_tiled_unet.viewer.regions import FRAME, RANGE, VIEW, WHOLE, region_text
 from napari_tiled_unet.viewer.rows import DropDown, folding, row_widget, show_meaning, side_by_side
 
@@ -55,6 +56,7 @@ class Choices:
         self._models: dict[str, ModelEntry] = {}
         self._said: dict[Any, dict[str, Any]] = {}  # axes and channel that the user chose, by layer
         self._build()
+        self.show_values(read_preferences().rows)
         self._listen()
 
     def _build(self) -> None:
@@ -171,6 +173,7 @@ class Choices:
 
     def read_models(self) -> None:
         """Look for models again and offer them."""
+        use_model_folder(read_preferences())
         self._models = {entry.name: entry for entry in list_models()}
         row, default = self._rows["model"], SegmentOptions.model_fields["model"].default
         chosen = next((name for name in (row.value, default, *self._models) if name in self._models), None)
