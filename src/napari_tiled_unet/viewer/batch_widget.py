@@ -95,7 +95,7 @@ class BatchWidget(Container[Widget]):
         self._form = rows
         self.native.layout().insertWidget(0, ScrollingRows(rows))
         self.native.layout().addWidget(self._table)
-        self.native.setMinimumWidth(240)
+        self.native.setMinimumWidth(310)
 
     def _listen(self) -> None:
         self._start.changed.connect(self.start)
@@ -236,6 +236,9 @@ def _folder_row(name: str, label: str, tooltip: str) -> FileEdit:
     edit = FileEdit(mode=FileDialogMode.EXISTING_DIRECTORY, name=name, label=label, tooltip=tooltip)
     edit.line_edit.value = ""
     edit.line_edit.tooltip, edit.choose_btn.tooltip = tooltip, "choose the folder"
+    # magicgui's own words would leave no room for the path.
+    edit.choose_btn.text = "…"
+    edit.choose_btn.native.setFixedWidth(30)
     return edit
 
 
@@ -258,7 +261,9 @@ def _table() -> QTableWidget:
     head = table.horizontalHeader()
     assert head is not None
     head.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-    head.setStretchLastSection(True)
+    # What does not fit stands in the tooltip: no scrolling sideways.
+    head.setMinimumSectionSize(30)
+    head.setSectionResizeMode(len(COLUMNS) - 1, QHeaderView.ResizeMode.Stretch)
     side = table.verticalHeader()
     assert side is not None
     side.hide()

@@ -84,7 +84,7 @@ class SegmentWidget(Container[Widget]):
         buttons = side_by_side(self._segment, self._cancel, name="buttons")
         self.extend([self._outlook.widget, buttons, self._bar.widget, self._line, measuring, self._tune, self._repeat])
         self.native.layout().insertWidget(0, ScrollingRows(self._choices.widget))
-        self.native.setMinimumWidth(240)
+        self.native.setMinimumWidth(310)
 
     def _listen(self) -> None:
         self._segment.changed.connect(self.segment)
