@@ -1,4 +1,4 @@
-"""Make the pictures of docs/napari.md: a viewer with the bundled sample, after a run.
+"""Make the pictures of docs/napari.md, docs/tutorial.md and docs/teach.md: a viewer with the bundled sample.
 
 Run ``python docs/make_screenshots.py`` from the root of the repository; where there is no
 display it starts Xvfb.
@@ -7,6 +7,7 @@ display it starts Xvfb.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -16,28 +17,58 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.viewer.display import virtual_display  # noqa: E402
+from tests.viewer.tutorial import Tutorial  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.viewer import Viewer
 
     from napari_tiled_unet.viewer.segment_widget import SegmentWidget
 
+SAMPLE = ROOT / "src" / "napari_tiled_unet" / "samples" / "nuclei_2d.tif"
 IMAGES = ROOT / "docs" / "images"
 
 
 def main() -> None:
-    """Write the pictures of docs/napari.md."""
+    """Write the pictures; with a name as argument, of that page alone."""
+    pages = {"napari": take_pictures, "tutorial": follow_tutorial, "teach": take_lessons}
     with virtual_display(1400, 900):
         import napari
 
-        viewer = napari.Viewer()
-        take_pictures(viewer)
-        viewer.close()
-        teacher = napari.Viewer()
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["TILED_UNET_MODELS"] = folder
-            take_lessons(teacher)
-        teacher.close()
+        for page in sys.argv[1:] or pages:
+            viewer = napari.Viewer()
+            pages[page](viewer)
+            viewer.close()
+
+
+def follow_tutorial(viewer: Viewer) -> None:
+    """Photograph the steps of the tutorial that it shows."""
+    from qtpy.QtWidgets import QApplication, QFileDialog
+
+    application: Any = QApplication.instance()
+    viewer.window._qt_window.resize(1280, 800)
+
+    def wait(holds: Callable[[], bool]) -> None:
+        while not holds():
+            application.processEvents()
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "images").mkdir()
+        for copy in ("plate_A1", "plate_A2", "plate_A3"):
+            shutil.copy(SAMPLE, folder / "images" / f"{copy}.tif")
+        chosen = {"Export features": "nuclei.csv", "Save recipe": "recipe.yaml", "Load recipe": "recipe.yaml"}
+        QFileDialog.getSaveFileName = QFileDialog.getOpenFileName = staticmethod(
+            lambda _parent, title, *_: (str(folder / chosen[title]), "")
+        )
+        tutorial = Tutorial(viewer, folder, wait)
+        for title, step in tutorial.steps.items():
+            step()
+            viewer.layers[0].gamma = 0.6
+            viewer.reset_view()
+            if title[0] in "23457":
+                photograph(viewer, application, IMAGES / f"tutorial-{title[0]}.png")
 
 
 def take_pictures(viewer: Viewer) -> None:
@@ -130,6 +161,8 @@ def take_lessons(viewer: Viewer) -> None:
     from napari_tiled_unet.viewer.samples import nuclei_2d
 
     application: Any = QApplication.instance()
+    # Its models are not the user's.
+    os.environ["TILED_UNET_MODELS"] = tempfile.mkdtemp()
     window = viewer.window._qt_window
     window.resize(1280, 900)
     ((data, settings, _),) = nuclei_2d()

@@ -1,18 +1,19 @@
-"""Many files, one after the other: what the command line's ``segment`` does.
+"""Many files, one after the other: what the command line's ``segment`` and the viewer's batch do.
 
 A bad file costs that file alone; what is written is written whole or not at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_tiled_unet.errors import FileError, OptionsError, TiledUnetError
-from napari_tiled_unet.events import Finished, Notice, Planned, TileDone
+from napari_tiled_unet.events import Event, Finished, Notice, Planned, TileDone
 from napari_tiled_unet.terminal import FileResult, Progress, report, shown_progress
 
 if TYPE_CHECKING:
@@ -20,6 +21,21 @@ if TYPE_CHECKING:
     from napari_tiled_unet.options import SegmentOptions
 
 _LABELS, _MAPS = "_labels.ome.tif", "_maps.ome.tif"
+
+
+@dataclass(frozen=True)
+class FileStarted(Event):
+    """A file is begun: its number, counted from 0."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class FileEnded(Event):
+    """A file is done with, well or not."""
+
+    number: int
+    result: FileResult
 
 
 def run_batch(
@@ -72,15 +88,74 @@ def run_batch(
 
     from napari_tiled_unet.model import load_model
 
-    batch = _Batch(load_model(options.model), options, save_maps, overwrite, explain_plan)
-    results: list[FileResult] = []
+    model = load_model(options.model)
+    events = iter_batch(images, targets, model, options, save_maps=save_maps, overwrite=overwrite)
     started = time.perf_counter()
     with shown_progress() as progress:
-        for number, (image, labels) in enumerate(zip(images, targets, strict=True), start=1):
-            progress.start(image.name, number, len(images))
-            results.append(batch.segment(image, labels, progress, taken=labels in targets[: number - 1]))
+        results = _told(events, images, progress, explain_plan=explain_plan)
     report(results, time.perf_counter() - started, as_json=as_json)
     return 1 if any(result.state == "failed" for result in results) else 0
+
+
+def _told(
+    events: Generator[Event, None, None], images: Sequence[Path], progress: Progress, *, explain_plan: bool
+) -> list[FileResult]:
+    """Drain a batch, telling of it, and return what became of its files."""
+    results: list[FileResult] = []
+    name = ""
+    for event in events:
+        match event:
+            case FileStarted(number):
+                name = images[number].name
+                progress.start(name, number + 1, len(images))
+            case Planned():
+                progress.plan(event.n_tiles)
+                if explain_plan:
+                    progress.say("\n".join(event.explanation))
+            case TileDone():
+                progress.advance()
+            case Notice():
+                progress.say(f"{name}: {event.message}")
+            case FileEnded(_, result):
+                results.append(result)
+                if result.state == "failed":
+                    progress.say(f"{name}: {result.error}")
+    return results
+
+
+def iter_batch(
+    images: Sequence[Path],
+    targets: Sequence[Path],
+    model: Model,
+    options: SegmentOptions,
+    *,
+    save_maps: bool = False,
+    overwrite: bool = False,
+) -> Generator[Event, None, None]:
+    """Segment files one after the other, and yield what happens.
+
+    Parameters
+    ----------
+    images, targets : sequence of Path
+        What is segmented, and where its labels go; see :func:`result_paths`.
+    model : Model
+        With what.
+    options : SegmentOptions
+        How.
+    save_maps, overwrite : bool
+        As for :func:`run_batch`.
+
+    Yields
+    ------
+    Event
+        Of each file :class:`FileStarted`, the events of its run, and :class:`FileEnded`.
+        Closing the generator stops within a tile; the file under way is not written.
+    """
+    batch = _Batch(model, options, save_maps, overwrite)
+    for number, (image, labels) in enumerate(zip(images, targets, strict=True)):
+        yield FileStarted(number)
+        result = yield from batch.segment(image, labels, taken=labels in targets[:number])
+        yield FileEnded(number, result)
 
 
 def result_paths(images: Sequence[Path], out: Path | None) -> list[Path]:
@@ -120,9 +195,8 @@ class _Batch:
     options: SegmentOptions
     save_maps: bool
     overwrite: bool
-    explain_plan: bool = False
 
-    def segment(self, image: Path, labels: Path, progress: Progress, *, taken: bool) -> FileResult:
+    def segment(self, image: Path, labels: Path, *, taken: bool) -> Generator[Event, None, FileResult]:
         """Segment one file; whatever is wrong with it ends up in the result."""
         result = FileResult(str(image), str(labels))
         started = time.perf_counter()
@@ -134,38 +208,29 @@ class _Batch:
             if labels.exists() and not self.overwrite:
                 result.state, result.error = "skipped", "result exists; --overwrite replaces it"
                 return result
-            self._work(image, labels, progress, result)
+            yield from self._work(image, labels, result)
             result.state = "done"
         except (TiledUnetError, MemoryError) as error:
             result.error = str(error) or "out of memory; take a smaller tile"
-            progress.say(f"{image.name}: {result.error}")
         finally:
             result.seconds = round(time.perf_counter() - started, 3)
         return result
 
-    def _work(self, image: Path, labels: Path, progress: Progress, result: FileResult) -> None:
+    def _work(self, image: Path, labels: Path, result: FileResult) -> Generator[Event, None, None]:
         from napari_tiled_unet.io import require_writable
         from napari_tiled_unet.segmentation import iter_segment
 
         # Minutes of work must not end at a folder that cannot be written.
         require_writable(labels.parent)
-        events = iter_segment(image, self.model, options=self.options, keep_maps=self.save_maps)
-        try:
+        with contextlib.closing(
+            iter_segment(image, self.model, options=self.options, keep_maps=self.save_maps)
+        ) as events:
             for event in events:
-                if isinstance(event, Planned):
-                    progress.plan(event.n_tiles)
-                    if self.explain_plan:
-                        progress.say("\n".join(event.explanation))
-                elif isinstance(event, TileDone):
-                    progress.advance()
-                elif isinstance(event, Notice):
-                    progress.say(f"{image.name}: {event.message}")
-                elif isinstance(event, Finished):
+                if isinstance(event, Finished):
                     self._write(event, labels)
                     result.n_objects = event.n_objects
                     result.megavoxels = round(event.labels.size / 1e6, 3)
-        finally:
-            events.close()
+                yield event
 
     def _write(self, done: Finished, labels: Path) -> None:
         from napari_tiled_unet.io import write_labels, write_maps

@@ -51,9 +51,14 @@ def test_the_plugins_menu_opens_the_widget(plugged: Viewer, name: str) -> None:
 
 def test_the_layers_menu_opens_the_widget(plugged: Viewer) -> None:
     ours = {path: entry for path, entry in entries(plugged.window.layers_menu).items() if "Tiled U-Net" in path}
-    assert {path[-2:] for path in ours} >= {("Tiled U-Net", f"{name} (Tiled U-Net)") for name in WIDGETS}
-    next(entry for path, entry in ours.items() if path[-1].startswith("Segment")).trigger()
-    assert any("Segment" in name for name in plugged.window.dock_widgets)
+    assert {path[-3:] for path in ours} == {
+        *(("Segment", "Tiled U-Net", f"{name} (Tiled U-Net)") for name in (*WIDGETS, "Segment a folder")),
+        ("Measure", "Tiled U-Net", "Measure objects (Tiled U-Net)"),
+    }
+    for entry in ours.values():
+        entry.trigger()
+    opened = {name.split(" (")[0] for name in plugged.window.dock_widgets}
+    assert opened >= {*WIDGETS, "Segment a folder", "Measure objects"}
 
 
 def test_the_sample_opens_as_an_image(plugged: Viewer) -> None:

@@ -78,6 +78,13 @@ def is_image_layer(layer: Any) -> bool:
     return isinstance(layer, ImageLayer)
 
 
+def is_labels_layer(layer: Any) -> bool:
+    """Return whether a layer holds labels."""
+    from napari.layers import Labels
+
+    return isinstance(layer, Labels)
+
+
 def is_shapes_layer(layer: Any) -> bool:
     """Return whether shapes can be drawn in a layer."""
     from napari.layers import Shapes
@@ -97,19 +104,20 @@ def facts_of(layer: napari.layers.Image) -> LayerFacts:
     )
 
 
-def full_resolution(layer: napari.layers.Image) -> Any:
+def full_resolution(layer: napari.layers.Image | napari.layers.Labels) -> Any:
     """Return the data of a layer; of a multiscale layer those of level 0."""
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def named_axes(layer: napari.layers.Image) -> str | None:
+def named_axes(layer: napari.layers.Image | napari.layers.Labels) -> str | None:
     """Return the axes of a layer's data if it names them, by axis labels or xarray's dims.
 
     Labels are letters of ``tczyx`` or the words time, channel(s), in any case. Anything
     else, such as napari's own ``-2`` and ``-1``, names nothing.
     """
-    ndim = layer.ndim + bool(layer.rgb)
-    candidates = [(*layer.axis_labels, *("c" if layer.rgb else ""))]
+    rgb = bool(getattr(layer, "rgb", False))
+    ndim = layer.ndim + rgb
+    candidates = [(*layer.axis_labels, *("c" if rgb else ""))]
     candidates.append(tuple(str(d) for d in getattr(full_resolution(layer), "dims", ())))
     for labels in candidates:
         letters = "".join(_LETTERS.get(label.strip().lower(), "?") for label in labels)
@@ -118,7 +126,7 @@ def named_axes(layer: napari.layers.Image) -> str | None:
     return None
 
 
-def axis_spacing(layer: napari.layers.Image) -> tuple[float | None, ...]:
+def axis_spacing(layer: napari.layers.Image | napari.layers.Labels) -> tuple[float | None, ...]:
     """Return micrometres per voxel of each axis of a layer, None where the unit is no length."""
     return tuple(
         abs(float(scale)) * factor if (factor := _micrometres(unit)) else None

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from napari_tiled_unet.events import Event, Finished, Planned, TileDone
 from napari_tiled_unet.viewer.layers import METADATA_KEY, labels_axes, labels_for_layer, labels_placement
+from napari_tiled_unet.viewer.measuring import forget_features
 from napari_tiled_unet.viewer.results import mark_of, own_result
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ class LiveLabels:
             self._layers.append(self.layer)
         if not self._classes and self._numbered:
             keep_colours(self.layer, self._data, finished.labels)
+        forget_features(self.layer)
         placement = labels_placement(self._source, self._axes, dict(zip(finished.axes, finished.offset, strict=False)))
         _set(self.layer, labels_for_layer(finished.labels, finished.axes, self._wanted), placement)
         self.layer.metadata[METADATA_KEY] = mark_of(self._source, self.layer, finished, more)

@@ -280,7 +280,7 @@ class Running:
         planned = self._planned
         voxels = planned.plan.voxels_computed * planned.n_frames
         learn(self._model, planned.device, planned.precision, voxels, time.perf_counter() - self._planned_at)
-        labels = self._live.finish(finished, written(self.order, self._planned, self._model, finished.provenance))
+        labels = self._live.finish(finished, written(self.order, self._planned, self._model, finished))
         self.outcome = Outcome(self.order, self._model, self._planned, finished, labels)
 
     def fail(self, error: Exception) -> None:
@@ -305,18 +305,23 @@ class Running:
         self._bar.close()
 
 
-def written(order: Order, planned: Planned, model: Model, ran: dict[str, Any]) -> dict[str, Any]:
+def written(order: Order, planned: Planned, model: Model, finished: Finished) -> dict[str, Any]:
     """Return how a run is written down in its result: as it was asked for, and with all that it chose.
 
-    The size of voxels is named too, since the layer need not agree with the file it came from.
+    The size of voxels is named too, since the layer need not agree with the file it came from;
+    and what must be known to measure the objects later.
     """
+    ran = finished.provenance
     # What ran, not what was planned: a backend or a format may have been given up on the way.
     exact = pinned(order.options, planned.plan, device=planned.device, precision=ran["precision"])
     exact = exact.changed(backend=ran["backend"])
     if exact.spacing is None:
         own = image_from_layer(order.layer, order.axes).spacing
         exact = exact.changed(spacing=own or ("none" if model.spec.spacing else None))
-    return {"recipe": recipe_text(order.options), "exact": said(exact)}
+    spatial = "zyx" if order.options.link_slices and "z" in finished.axes else model.spec.axes
+    offset = finished.offset or (0,) * len(finished.axes)
+    measured = {"image_axes": order.axes, "axes": finished.axes, "offset": list(offset), "spatial": spatial}
+    return {"recipe": recipe_text(order.options), "exact": said(exact), "measured": measured}
 
 
 def tell(error: Exception) -> None:

@@ -5,38 +5,20 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import Container, PushButton, Widget
+from magicgui.widgets import CheckBox, Container, PushButton, Widget
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 
-from napari_tiled_unet.cards import card_lines
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
-from napari_tiled_unet.model import list_models
-from napari_tiled_unet.options import SegmentOptions
-from napari_tiled_unet.viewer.form import (
-    UNSAID,
-    FormState,
-    form_state,
-    option_rows,
-    options_from_rows,
-    rows_of,
-)
-from napari_tiled_unet.viewer.layers import facts_of, image_from_layer, is_image_layer, is_shapes_layer
+from napari_tiled_unet.viewer.choices import Choices
+from napari_tiled_unet.viewer.form import FormState, rows_of
+from napari_tiled_unet.viewer.layers import image_from_layer
 from napari_tiled_unet.viewer.maps import KeptMaps, room_for_maps
+from napari_tiled_unet.viewer.measure_widget import Measure, export_features
 from napari_tiled_unet.viewer.outlook import Outlook
-from napari_tiled_unet.viewer.regions import FRAME, RANGE, VIEW, WHOLE, region_text
 from napari_tiled_unet.viewer.repeat import Repeat
 from napari_tiled_unet.viewer.results import own_result
-from napari_tiled_unet.viewer.rows import (
-    Departure,
-    DropDown,
-    ScrollingRows,
-    folding,
-    row_widget,
-    sentence,
-    show_meaning,
-    side_by_side,
-)
+from napari_tiled_unet.viewer.rows import Departure, ScrollingRows, sentence, side_by_side
 from napari_tiled_unet.viewer.running import Bar, Order, Running, tell
 from napari_tiled_unet.viewer.tuning import Tune
 
@@ -45,7 +27,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_tiled_unet.image import Image
-    from napari_tiled_unet.model import ModelEntry
+    from napari_tiled_unet.options import SegmentOptions
 
 # Milliseconds after which the form follows a camera that came to rest.
 _REST = 150
@@ -61,42 +43,22 @@ class SegmentWidget(Container[Widget]):
     ----------
     napari_viewer : napari.viewer.Viewer
         Whose layers are offered and where the labels are shown.
-
-    Attributes
-    ----------
-    state : FormState
-        What the form shows.
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(labels=False)
-        self.state = FormState()
         self._viewer = napari_viewer
-        self._models: dict[str, ModelEntry] = {}
-        self._said: dict[Any, dict[str, Any]] = {}  # axes and channel that the user chose, by layer
         self._run: Running | None = None
         self._outcome = ""
+        self._choices = Choices(napari_viewer, self._choose)
         self._build()
-        self._offer_layers()
+        self._choices.offer_layers()
         self.read_models()
         self._listen()
 
     # --- what it is made of -----------------------------------------------------------
 
     def _build(self) -> None:
-        self._image = DropDown(name="layer", label="image", tooltip="the Image layer to segment")
-        self._rows: dict[str, Any] = {row.name: row_widget(row) for row in option_rows()}
-        self._reread = PushButton(text="↻", name="reread", tooltip="look for models again")
-        self._reread.native.setFixedWidth(30)
-        common = [self._rows[row.name] for row in option_rows() if not row.advanced and row.name != "model"]
-        advanced = [self._rows[row.name] for row in option_rows() if row.advanced]
-        self._fold = folding(advanced, title="Advanced")
-        model = side_by_side(self._rows["model"], self._reread, label="model", name="model_and_reread")
-        self._run_on = DropDown(name="run_on", label="run on", tooltip="which part of the image is segmented")
-        place = next(i for i, widget in enumerate(common) if widget.name == "region")
-        common.insert(place, self._run_on)
-        rows: Container[Widget] = Container(widgets=[self._image, model, *common, self._fold, *advanced])
-        rows.margins = (0, 0, 0, 0)
         self._segment = PushButton(text="Segment", name="segment", tooltip="segment the layer with these options")
         self._cancel = PushButton(text="Cancel", name="cancel", tooltip="stop within a tile; no layer is made")
         self._bar = Bar(self._show_line)
@@ -111,21 +73,24 @@ class SegmentWidget(Container[Widget]):
         self._tune = Tune(self._viewer, self._tuned)
         self._tune.visible = False
         self._line = sentence("line")
+        self._measures = CheckBox(
+            name="measure",
+            text="measure objects",
+            tooltip="after a run, give the labels a table of size, place, shape and intensity of each object",
+        )
+        self._export = PushButton(text="CSV ...", name="export", tooltip="write the table of the objects to a file")
+        self._measure = Measure(self._say_measured)
+        measuring = side_by_side(self._measures, self._export, name="measuring")
         buttons = side_by_side(self._segment, self._cancel, name="buttons")
-        self.extend([self._outlook.widget, buttons, self._bar.widget, self._line, self._tune, self._repeat])
-        self._form = rows  # the scroll area holds its Qt half only
-        self.native.layout().insertWidget(0, ScrollingRows(rows))
-        self.native.setMinimumWidth(240)
+        self.extend([self._outlook.widget, buttons, self._bar.widget, self._line, measuring, self._tune, self._repeat])
+        self.native.layout().insertWidget(0, ScrollingRows(self._choices.widget))
+        self.native.setMinimumWidth(310)
 
     def _listen(self) -> None:
-        self._image.changed.connect(self._change_row)
-        self._rows["axes"].changed.connect(self._say_axes)
-        self._rows["channel"].changed.connect(self._say_channel)
-        for widget in (self._run_on, *self._rows.values()):
-            widget.changed.connect(self._change_row)
-        self._reread.changed.connect(self.read_models)
         self._segment.changed.connect(self.segment)
         self._cancel.changed.connect(self.cancel)
+        self._measures.changed.connect(self.measure)
+        self._export.changed.connect(self.export)
         for event in self._layer_events():
             event.connect(self.reset_choices)
         self._rest = QTimer(self.native)
@@ -144,7 +109,7 @@ class SegmentWidget(Container[Widget]):
         return camera.center, camera.zoom, dims.current_step, dims.ndisplay
 
     def _moved(self) -> None:
-        if self._run_on.value in (VIEW, FRAME):
+        if self._choices.follows_camera:
             self._rest.start(_REST)
 
     def _leave(self) -> None:
@@ -155,6 +120,7 @@ class SegmentWidget(Container[Widget]):
             event.disconnect(self._moved)
         self._tune.close_threads()
         self._outlook.close()
+        self._measure.close()
         if self._run is not None:
             self._run.abandon()
             self._run = None
@@ -162,13 +128,18 @@ class SegmentWidget(Container[Widget]):
     # --- what is chosen ---------------------------------------------------------------
 
     @property
+    def state(self) -> FormState:
+        """What the form shows."""
+        return self._choices.state
+
+    @property
     def layer(self) -> napari.layers.Image | None:
         """The image layer that is chosen."""
-        return self._image.value
+        return self._choices.layer
 
     @layer.setter
     def layer(self, layer: napari.layers.Image) -> None:
-        self._image.value = layer
+        self._choices.layer = layer
 
     @property
     def running(self) -> bool:
@@ -181,10 +152,9 @@ class SegmentWidget(Container[Widget]):
         return str(self._line.value)
 
     def control(self, name: str) -> Any:
-        """Return a control: the row of an option, or layer, run_on, reread, advanced, segment, cancel."""
-        own = (self._image, self._run_on, self._reread, self._fold, self._segment, self._cancel)
-        others = {w.name: w for w in own}
-        return self._rows[name] if name in self._rows else others[name]
+        """Return a control: an option, or layer, run_on, reread, advanced, segment, cancel, measure, export."""
+        own = {w.name: w for w in (self._segment, self._cancel, self._measures, self._export)}
+        return own[name] if name in own else self._choices.control(name)
 
     def segment_options(self) -> SegmentOptions:
         """Return the options that the form says.
@@ -194,15 +164,7 @@ class SegmentWidget(Container[Widget]):
         OptionsError
             If a row holds a value that breaks its rule, or nothing would be segmented.
         """
-        values = {name: self.control(name).value for name in self._rows if name not in self.state.idle}
-        values |= {"axes": self.state.axes_taken, "channel": self.state.channel_taken, "region": self._region()}
-        return options_from_rows(values)
-
-    def _region(self) -> str | None:
-        entry, layer, axes = self._models.get(self.control("model").value), self.layer, self.state.axes_taken
-        if layer is None or axes is None or entry is None:
-            return None
-        return region_text(self._run_on.value, layer, axes, self._viewer, entry.spec.axes, self.control("region").value)
+        return self._choices.options()
 
     def take_options(self, options: SegmentOptions) -> None:
         """Fill the form with options, for example those of a recipe.
@@ -212,20 +174,7 @@ class SegmentWidget(Container[Widget]):
         OptionsError
             If their model is not installed.
         """
-        if options.model not in self._models:
-            raise OptionsError(
-                f"the recipe is for model {options.model!r}, which is not installed; "
-                f"choose another or install it; there are {', '.join(self._models)}"
-            )
-        values = rows_of(options) | {"model": options.model, "region": options.region or ""}
-        for name, value in values.items():
-            with self.control(name).changed.blocked():
-                self.control(name).value = value
-        self._say(axes=options.axes, channel=options.channel)
-        self._offer_layers()
-        with self._run_on.changed.blocked():
-            self._run_on.value = RANGE if options.region else WHOLE
-        self._change_row()
+        self._choices.take(options)
 
     def _source(self) -> tuple[napari.layers.Image | None, str | None, napari.layers.Labels | None]:
         """Return the image layer, the reading of its axes, and its result."""
@@ -234,78 +183,28 @@ class SegmentWidget(Container[Widget]):
 
     def read_models(self) -> None:
         """Look for models again and offer them."""
-        self._models = {entry.name: entry for entry in list_models()}
-        row, default = self.control("model"), SegmentOptions.model_fields["model"].default
-        chosen = next((name for name in (row.value, default, *self._models) if name in self._models), None)
-        row.offer([(f"{name} ({len(entry.spec.axes)}D)", name) for name, entry in self._models.items()], chosen)
-        self._refresh()
+        self._choices.read_models()
+        self._show()
 
     def reset_choices(self, *_: Any) -> None:
         """Offer the image layers that the viewer has now; napari calls it as layers come and go."""
         if self._run is not None:
             self._run.follow_layers()
-        self._offer_layers()
+        self._choices.offer_layers()
         self._refresh()
 
-    def _offer_layers(self) -> None:
-        layers = [layer for layer in self._viewer.layers if is_image_layer(layer)]
-        chosen, active = self.layer, self._viewer.layers.selection.active
-        if chosen not in layers:
-            chosen = active if active in layers else layers[-1] if layers else None
-        self._image.offer([(layer.name, layer) for layer in layers], chosen)
-        drawn = [layer for layer in self._viewer.layers if is_shapes_layer(layer)]
-        places = [WHOLE, VIEW, FRAME, *drawn, RANGE]
-        kept = self._run_on.value if self._run_on.value in places else WHOLE
-        self._run_on.offer([(p if isinstance(p, str) else f"shapes: {p.name}", p) for p in places], kept)
-
-    def _say_axes(self, axes: str) -> None:
-        self._say(axes=axes)
-
-    def _say_channel(self, channel: Any) -> None:
-        self._say(channel=None if channel == UNSAID else channel)
-
-    def _say(self, **said: Any) -> None:
-        if self.layer is not None:
-            self._said.setdefault(self.layer.unique_id, {}).update(said)
-
-    def _change_row(self) -> None:
+    def _choose(self) -> None:
         self._outcome = ""
-        self._refresh()
+        self._show()
 
     # --- state, computed and applied --------------------------------------------------
 
     def _refresh(self) -> None:
-        entry = self._models.get(self.control("model").value)
-        layer = self.layer
-        said = self._said.get(layer.unique_id, {}) if layer is not None else {}
-        self.state = form_state(
-            facts_of(layer) if layer is not None else None,
-            entry.spec if entry is not None else None,
-            chosen_axes=said.get("axes"),
-            chosen_channel=said.get("channel"),
-        )
-        if entry is not None:
-            self.control("model").tooltip = "\n".join(card_lines(entry.spec, entry.path))
-        self._apply(self.state)
+        self._choices.refresh()
+        self._show()
 
-    def _apply(self, state: FormState) -> None:
-        taken = UNSAID if state.axes_taken is None else state.axes_taken
-        self.control("axes").offer(state.axes, taken)
-        self.control("channel").offer(state.channels, UNSAID if state.channel_taken is None else state.channel_taken)
-        self.control("channel").visible = bool(state.channels)
-        self.control("region").visible = self._run_on.value == RANGE
-        for row in option_rows():
-            widget, idle = self.control(row.name), state.idle.get(row.name)
-            show_meaning(widget, state.placeholders.get(row.name, ""))
-            widget.enabled = idle is None
-            if row.name != "model":
-                widget.tooltip = f"{row.tooltip} ({idle})" if idle else row.tooltip
-        problem = state.problem
-        if problem is None:
-            try:
-                self.segment_options()
-            except OptionsError as error:
-                problem = str(error)
+    def _show(self) -> None:
+        problem = self._choices.problem
         self._segment.enabled = problem is None and not self.running
         self._tune.visible = not self.running and self._can_tune()
         self._cancel.enabled = self.running and self._run is not None and not self._run.cancelled
@@ -383,11 +282,34 @@ class SegmentWidget(Container[Widget]):
         if outcome is not None and outcome.finished.maps is not None:
             self._tune.offer(KeptMaps(outcome, outcome.finished.maps))
         self._refresh()
+        if outcome is not None:
+            self.measure()
 
     def _tuned(self, options: SegmentOptions) -> None:
         """Let the form say what the sliders say, for the next run."""
         values = rows_of(options)
-        for name in ("foreground_threshold", "seed_threshold", "min_size"):
-            with self.control(name).changed.blocked():
-                self.control(name).value = values[name]
+        tuned = ("foreground_threshold", "seed_threshold", "min_size")
+        self._choices.show_values({name: values[name] for name in tuned})
         self._refresh()
+        self.measure()
+
+    # --- objects in numbers -----------------------------------------------------------
+
+    @property
+    def measuring(self) -> bool:
+        """Whether a table is still to come."""
+        return self._measure.busy
+
+    def measure(self) -> None:
+        """Measure the objects of the result, if that is asked for."""
+        layer, _, labels = self._source()
+        if self._measures.value and not self.running and layer is not None and labels is not None:
+            self._measure.measure(labels, layer)
+
+    def _say_measured(self, text: str) -> None:
+        if not self.running:
+            self._line.value = "\n".join(part for part in (self._outcome, text) if part)
+
+    def export(self) -> None:
+        """Write the table of the result as CSV."""
+        export_features(self._source()[2], self.native)

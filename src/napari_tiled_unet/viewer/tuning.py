@@ -14,6 +14,7 @@ from napari_tiled_unet.recipe import recipe_text
 from napari_tiled_unet.viewer.layers import METADATA_KEY, labels_axes, labels_for_layer
 from napari_tiled_unet.viewer.live import keep_colours
 from napari_tiled_unet.viewer.maps import KeptMaps, renumbered
+from napari_tiled_unet.viewer.measuring import forget_features
 from napari_tiled_unet.viewer.regions import region_of_view, view_of
 from napari_tiled_unet.viewer.repeat import add_entry
 from napari_tiled_unet.viewer.rows import side_by_side
@@ -218,6 +219,7 @@ class Tune(Container[Widget]):
             return
         data = labels_for_layer(labels, kept.axes, labels_axes(order.axes, rgb=bool(order.layer.rgb)))
         keep_colours(layer, np.asarray(layer.data), data)
+        forget_features(layer)
         layer.data = data
         mark = dict(layer.metadata[METADATA_KEY])
         tuned = {name: getattr(options, name) for name in self._sliders if getattr(options, name) is not None}

@@ -166,36 +166,31 @@ class ClosingWorker(GeneratorWorker):  # type: ignore[misc]
             self._gen.close()
 
 
-class Run:
-    """One run, as the main thread sees it.
+class Errand:
+    """A generator of events in a thread of its own, as the main thread sees it.
 
     Parameters
     ----------
-    image : Image
-        What is segmented.
-    options : SegmentOptions
-        How.
-    focus, room : optional
-        As for :func:`segment_events`.
+    events : callable
+        Makes the generator, in that thread.
+    *arguments
+        What it is called with.
     on_event : callable
-        Called with each event, on the main thread, unless the run was cancelled.
+        Called with each event, on the main thread, unless the errand was cancelled.
     on_end : callable
         Called once, on the main thread, when the thread has ended, however it ended.
     """
 
     def __init__(
         self,
-        image: Image,
-        options: SegmentOptions,
-        *,
-        focus: Focus | None = None,
-        room: Room | None = None,
+        events: Callable[..., Generator[Event, None, None]],
+        *arguments: Any,
         on_event: Callable[[Event], None],
         on_end: Callable[[], None],
     ) -> None:
         self.cancelled = False
         self._on_event, self._on_end = on_event, on_end
-        self._worker = create_worker(segment_events, image, options, focus, room, _worker_class=ClosingWorker)
+        self._worker = create_worker(events, *arguments, _worker_class=ClosingWorker)
         self._worker.yielded.connect(self._hear)
         self._worker.finished.connect(self._end)
         self._worker.start()
@@ -217,6 +212,34 @@ class Run:
 
     def _end(self) -> None:
         self._on_end()
+
+
+class Run(Errand):
+    """One run of the engine.
+
+    Parameters
+    ----------
+    image : Image
+        What is segmented.
+    options : SegmentOptions
+        How.
+    focus, room : optional
+        As for :func:`segment_events`.
+    on_event, on_end : callable
+        As for :class:`Errand`.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        options: SegmentOptions,
+        *,
+        focus: Focus | None = None,
+        room: Room | None = None,
+        on_event: Callable[[Event], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        super().__init__(segment_events, image, options, focus, room, on_event=on_event, on_end=on_end)
 
 
 def _nothing() -> None:

@@ -1,0 +1,195 @@
+"""Many files as the batch widget shows them: which, how far, what became of them; no Qt."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from napari_tiled_unet.batch import FileEnded, FileStarted, iter_batch, result_paths
+from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.events import Event, Planned, TileDone
+from napari_tiled_unet.viewer.layers import labels_axes, labels_for_layer, labels_placement
+from napari_tiled_unet.viewer.samples import layer_settings
+from napari_tiled_unet.viewer.worker import Failed, loaded_model, one_core_left
+
+if TYPE_CHECKING:
+    import napari.layers
+
+    from napari_tiled_unet.options import SegmentOptions
+
+State = Literal["waiting", "running", "done", "skipped", "failed", "stopped"]
+COLUMNS = ("file", "state", "objects", "seconds", "remark")
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A file of the table.
+
+    Attributes
+    ----------
+    image, labels : Path
+        What is read and what is written.
+    state : str
+        How far it is.
+    n_objects, seconds : int, float or None
+        What was found and how long it took, once it is done.
+    remark : str
+        Why it was skipped or failed.
+    """
+
+    image: Path
+    labels: Path
+    state: State = "waiting"
+    n_objects: int | None = None
+    seconds: float | None = None
+    remark: str = ""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What the table shows, in the order of ``COLUMNS``."""
+        count = "" if self.n_objects is None else str(self.n_objects)
+        seconds = "" if self.seconds is None or self.state == "skipped" else f"{self.seconds:.1f}"
+        return self.image.name, self.state, count, seconds, self.remark
+
+    @property
+    def can_open(self) -> bool:
+        """Whether there are labels to look at."""
+        return self.state in ("done", "skipped")
+
+
+@dataclass(frozen=True)
+class BatchState:
+    """A batch: its files, and the tiles of the one that is under way."""
+
+    rows: tuple[FileRow, ...] = ()
+    tiles: int = 0
+    tiles_done: int = 0
+
+    @property
+    def fraction(self) -> float:
+        """How much is done, from 0 to 1; a file counts as much as any other."""
+        if not self.rows:
+            return 0.0
+        ended = sum(row.state not in ("waiting", "running") for row in self.rows)
+        running = any(row.state == "running" for row in self.rows)
+        part = self.tiles_done / self.tiles if running and self.tiles else 0.0
+        return (ended + part) / len(self.rows)
+
+    @property
+    def words(self) -> str:
+        """The files counted by state, for example ``3 done, 1 failed, 6 waiting``."""
+        counts = {state: sum(row.state == state for row in self.rows) for state in State.__args__}  # type: ignore[attr-defined]
+        return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+    def after(self, event: Event) -> BatchState:
+        """Return the state after an event of the batch."""
+        match event:
+            case FileStarted(number):
+                return replace(self._with(number, state="running"), tiles=0, tiles_done=0)
+            case Planned():
+                return replace(self, tiles=event.n_tiles, tiles_done=0)
+            case TileDone():
+                return replace(self, tiles_done=self.tiles_done + 1)
+            case FileEnded(number, result):
+                remark = "exists already" if result.state == "skipped" else result.error
+                return self._with(
+                    number, state=result.state, n_objects=result.n_objects, seconds=result.seconds, remark=remark
+                )
+        return self
+
+    def stopped(self) -> BatchState:
+        """Return the state of a batch that ended before its time."""
+        rows = (replace(row, state="stopped") if row.state in ("waiting", "running") else row for row in self.rows)
+        return replace(self, rows=tuple(rows))
+
+    def _with(self, number: int, **changes: Any) -> BatchState:
+        rows = (replace(row, **changes) if i == number else row for i, row in enumerate(self.rows))
+        return replace(self, rows=tuple(rows))
+
+
+def batch_of(folder: str | Path, pattern: str, out: str | Path | None) -> BatchState:
+    """Return the batch of the image files in a folder.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where the images are.
+    pattern : str
+        Which of them, such as ``*.tif`` or ``**/*_dapi.tif``; empty for all.
+    out : str, Path or None
+        Folder for the labels; None or empty is beside each image.
+
+    Raises
+    ------
+    OptionsError
+        If there is no such folder, or no image in it.
+    """
+    from napari_tiled_unet.io import image_files
+
+    where = Path(folder).expanduser()
+    if not str(folder).strip() or not where.is_dir():
+        raise OptionsError(f"{str(folder)!r} is no folder; choose the one with the images")
+    pattern = pattern.strip() or "*"
+    if Path(pattern).is_absolute():
+        raise OptionsError(f"pattern {pattern!r} must be relative to the folder, for example *.tif")
+    matches = sorted(where.glob(pattern))
+    known = set(image_files(sorted({path.parent for path in matches})))
+    images = [path for path in matches if path in known]
+    if not images:
+        raise OptionsError(f"no image in {str(where)!r} fits {pattern!r}; give another pattern, such as *.tif")
+    targets = result_paths(images, Path(out).expanduser() if out and str(out).strip() else None)
+    return BatchState(tuple(FileRow(image, labels) for image, labels in zip(images, targets, strict=True)))
+
+
+def batch_events(rows: Sequence[FileRow], options: SegmentOptions, overwrite: bool) -> Generator[Event, None, None]:
+    """Yield the events of a batch; an error that is of no file comes as the last one."""
+    try:
+        with one_core_left():
+            model = loaded_model(options.model)
+            images, targets = [row.image for row in rows], [row.labels for row in rows]
+            yield from iter_batch(images, targets, model, options, overwrite=overwrite)
+    except Exception as error:  # noqa: BLE001  whatever it is, the user must hear of it
+        traceback.clear_frames(error.__traceback__)
+        yield Failed(error)
+
+
+def layers_of(row: FileRow) -> list[napari.layers.Layer]:
+    """Return an image layer and its Labels layer, read from the files of a row.
+
+    Raises
+    ------
+    FileError
+        If one of them cannot be read.
+    """
+    from napari.layers import Image, Labels
+
+    from napari_tiled_unet.io import read_description, read_image
+    from napari_tiled_unet.region import Region
+
+    image, labels = read_image(row.image), read_image(row.labels)
+    said = (read_description(row.labels) or {}).get("options", {})
+    axes = said.get("axes") or image.axes
+    shown = Image(
+        image.data,
+        rgb=image.is_rgb and image.axes.endswith("c"),
+        **_fitting(layer_settings(image, row.image.name), image.is_rgb),
+    )
+    offset = dict(zip("tzyx", Region.parse(said["region"]).offset("tzyx"), strict=True)) if said.get("region") else {}
+    wanted = labels_axes(axes, rgb=bool(shown.rgb))
+    given = "".join(a for a in labels.axes if a in wanted)
+    data = np.asarray(labels.data)
+    data = data.reshape([n for a, n in zip(labels.axes, labels.shape, strict=True) if a in given])
+    placed = labels_placement(shown, axes, offset)
+    return [shown, Labels(labels_for_layer(data, given, wanted), name=f"{row.image.name} labels", **placed)]
+
+
+def _fitting(settings: dict[str, Any], rgb: bool) -> dict[str, Any]:
+    """Return the settings of a layer without those of the colour axis, which is none of a layer's."""
+    if not rgb:
+        return settings
+    return {name: value[:-1] if isinstance(value, tuple) else value for name, value in settings.items()}

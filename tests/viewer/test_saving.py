@@ -1,0 +1,56 @@
+"""File > Save of a Labels layer, by the manifest's writer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari.layers import Labels
+from npe2 import PluginManager, PluginManifest
+
+import napari_tiled_unet
+from napari_tiled_unet.errors import ImageError
+from napari_tiled_unet.io import read_description, read_image
+from napari_tiled_unet.viewer.layers import METADATA_KEY
+from napari_tiled_unet.viewer.saving import write_labels_layer
+
+
+def save(path: Path, layer: Labels) -> list[str]:
+    data, attributes, _ = layer.as_layer_data_tuple()
+    return write_labels_layer(str(path), data, attributes)
+
+
+def test_a_result_keeps_voxels_axes_and_provenance(tmp_path: Path) -> None:
+    data = np.arange(12, dtype=np.uint32).reshape(2, 1, 2, 3)
+    mark = {"model": "nuclei", "source": "1", "measured": {"image_axes": "zcyx"}}
+    layer = Labels(data, scale=(2, 2, 0.5, 0.5), units=("um", "pixel", "um", "um"), metadata={METADATA_KEY: mark})
+    path = tmp_path / "a.ome.tif"
+    assert save(path, layer) == [str(path)]
+    back = read_image(path)
+    assert back.axes == "zyx"
+    assert back.spacing == (2.0, 0.5, 0.5)
+    np.testing.assert_array_equal(np.asarray(back.data), data[:, 0])
+    assert read_description(path) == {"model": "nuclei"}
+
+
+def test_a_painted_plane(tmp_path: Path) -> None:
+    save(tmp_path / "a.ome.tif", Labels(np.eye(4, dtype=int)))
+    back = read_image(tmp_path / "a.ome.tif")
+    assert (back.axes, back.spacing) == ("yx", None)
+
+
+def test_axes_are_never_guessed(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="name them"):
+        save(tmp_path / "a.ome.tif", Labels(np.zeros((2, 3, 4), int)))
+    save(tmp_path / "a.ome.tif", Labels(np.zeros((2, 3, 4), int), axis_labels=("t", "y", "x")))
+    assert read_image(tmp_path / "a.ome.tif").axes == "tyx"
+
+
+def test_napari_finds_the_writer() -> None:
+    manager = PluginManager()
+    manager.register(PluginManifest.from_file(Path(napari_tiled_unet.__file__).with_name("napari.yaml")))
+    writer, path = manager.get_writer("a.ome.tif", ["labels"])
+    assert writer is not None
+    assert (writer.command, path) == ("napari-tiled-unet.write_labels", "a.ome.tif")
+    assert manager.get_writer("a.ome.tif", ["image"])[0] is None
