@@ -77,7 +77,7 @@ def duration(seconds: float) -> str:
 
 
 def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
-    """Foretell a run; nothing of the image is read.
+    """Foretell a live run; nothing of the image is read.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
     voxel_bytes = footprint(model.network, dtype).voxel_bytes
     budget = memory_budget(options.memory, device)
     try:
-        plan = first_choice(grid.network, model, options, dtype, budget, device.type).plan
+        plan = first_choice(grid.network, model, options, dtype, budget, device.type, live=True).plan
     except MemoryBudgetError as error:
         return Forecast(problem=str(error))
     shape = source.label_shape(spec.axes)

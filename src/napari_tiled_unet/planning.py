@@ -31,7 +31,8 @@ _GIB = 2**30
 # A tile of more voxels gains no speed and makes progress, cancel and live labels coarse.
 _LARGEST_TILE = 2**22
 # Where somebody waits for the first tile, it should take about a second: multiply-adds that two
-# processor cores do in that time, and how many times the cost of larger tiles that may be.
+# processor cores may do in that time, by size of the number format, a rough estimate, and how
+# many times the cost of larger tiles that may be.
 _SOON_WORK = {4: 4e10, 2: 1.5e11}
 _WORTH_SOON = 1.25
 # On the CPU, tiles take at most this much unless nothing smaller is possible: what more would
