@@ -38,8 +38,8 @@ def test_labels_come_live_and_are_right(
 ) -> None:
     viewer.add_image(PLANE, name="cells")
     for _ in range(2):
-        docked.control("tile").value, docked.control("overlap").value = "32", "8"
+        docked.control("tile").value, docked.control("overlap").value = "32", "10"
         docked.segment()
         finish(docked)
-    np.testing.assert_array_equal(viewer.layers["cells labels"].data, segment(PLANE, "blobs", tile=32, overlap=8))
+    np.testing.assert_array_equal(viewer.layers["cells labels"].data, segment(PLANE, "blobs", tile=32, overlap=10))
     assert docked.status.startswith("3 labels in ")
