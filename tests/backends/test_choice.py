@@ -174,6 +174,15 @@ def test_calibration_times_what_gives_the_right_maps(empty_cache: Path, monkeypa
     assert all(s > 0 for s in seconds.values())
 
 
+def test_calibration_falls_back_as_a_run_would(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a runtime that knows no reduced precision would be alone, however slow it is."""
+    monkeypatch.setattr(choice, "_CALIBRATION_SECONDS", 60.0)
+    spoil_bfloat16(monkeypatch)
+    this = prepared()
+    seconds = choice.calibrate(this, "bfloat16", choice._Judge(this, TILES), ["torch", "onnx"])
+    assert set(seconds) == {"torch", "onnx"}
+
+
 def test_calibration_ends_in_time(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_CALIBRATION_SECONDS", 0.0)
     this = prepared()

@@ -164,7 +164,8 @@ def fingerprint_of(prepared: Prepared) -> str:
 def calibrate(prepared: Prepared, precision: str, judge: _Judge, names: list[str]) -> dict[str, float]:
     """Return seconds per megavoxel of each runtime that gives the right maps.
 
-    Ends after about two seconds: a runtime that is not reached in that time is left out.
+    A runtime whose maps are too far off in the precision that is wanted is timed in float32, which
+    a run would fall back to. Ends after about two seconds: a runtime that is not reached in that time is left out.
     """
     started = time.perf_counter()
     megavoxels = math.prod(judge.crop.shape[2:]) / 1e6
@@ -173,7 +174,8 @@ def calibrate(prepared: Prepared, precision: str, judge: _Judge, names: list[str
         if time.perf_counter() - started > _CALIBRATION_SECONDS:
             break
         form = precision if precision in RUNTIMES[name].precisions else "float32"
-        backend, _ = _built(prepared, name, form, judge)
+        made = (_built(prepared, name, each, judge)[0] for each in dict.fromkeys([form, "float32"]))
+        backend = next((one for one in made if one is not None), None)
         if backend is None:
             continue
         times = []
