@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -217,7 +218,9 @@ def test_interrupting_leaves_no_half_file(tmp_path: Path, model_folder: Path) ->
         "--overlap",
         "8",
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) as process:
+    # A job in the background may have been started with Ctrl-C ignored, which is inherited.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True, preexec_fn=heard) as process:
         assert process.stderr is not None
         assert "big.tif" in process.stderr.readline()
         time.sleep(1.5)
