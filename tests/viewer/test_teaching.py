@@ -98,6 +98,7 @@ def test_names_are_free_and_fit_every_file_system(tmp_path: Path) -> None:
     (tmp_path / "cells.safetensors").touch()
     (tmp_path / "cells-2.safetensors").touch()
     assert free_name("cells", tmp_path) == "cells-3"
+    assert free_name("nuclei", tmp_path) == "nuclei-2", "the bundled model is not hidden"
 
 
 def test_a_cancel_says_what_is_kept() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_tiled_unet.errors import ImageError
 from napari_tiled_unet.image import Image
+from napari_tiled_unet.model import bundled_folder
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.viewer.form import AUTOMATIC, Row, option_rows
 from napari_tiled_unet.viewer.layers import METADATA_KEY, full_resolution, image_from_layer, labels_axes
@@ -162,9 +163,12 @@ def file_name(text: str) -> str:
 
 
 def free_name(wanted: str, folder: Path) -> str:
-    """Return a name of a model that is not in the folder yet: as wanted, or with a number."""
+    """Return a name of a model that is neither in the folder nor bundled: as wanted, or with a number.
+
+    A user's model hides the bundled one of the same name.
+    """
     name, number = file_name(wanted), 2
-    while (folder / f"{name}.safetensors").exists():
+    while any((place / f"{name}.safetensors").exists() for place in (folder, bundled_folder())):
         name, number = f"{file_name(wanted)}-{number}", number + 1
     return name
 
