@@ -138,20 +138,24 @@ def _kind(name: str, annotation: Any) -> tuple[Literal["choice", "check", "text"
     return "text", ()
 
 
+def said_in_rows(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the rows say beside the defaults, for which empty lines and None stand."""
+    return {
+        name: value.strip() if isinstance(value, str) else value
+        for name, value in values.items()
+        if value is not None and str(value).strip() not in ("", AUTOMATIC)
+    }
+
+
 def options_from_rows(values: Mapping[str, Any]) -> SegmentOptions:
-    """Return the options that the rows say; empty lines and None stand for the defaults.
+    """Return the options that the rows say.
 
     Raises
     ------
     OptionsError
         If a row holds a value that breaks its rule.
     """
-    said = {
-        name: value.strip() if isinstance(value, str) else value
-        for name, value in values.items()
-        if value is not None and str(value).strip() not in ("", AUTOMATIC)
-    }
-    return SegmentOptions.of(**said)
+    return SegmentOptions.of(**said_in_rows(values))
 
 
 def text_of(value: Any) -> str:

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_warning
 
 from napari_tiled_unet.errors import OptionsError
@@ -23,7 +22,7 @@ from napari_tiled_unet.viewer.layers import (
 from napari_tiled_unet.viewer.regions import region_of_view, view_of
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.teaching import cancelled_text, minutes_text, scores_text, stage_text
-from napari_tiled_unet.viewer.worker import ClosingWorker, Failed, one_core_left
+from napari_tiled_unet.viewer.worker import Errand, Failed, one_core_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,7 +150,7 @@ def watch_layer(viewer: napari.viewer.Viewer, layer: napari.layers.Image | None,
     return Watch(viewer, layer, image_from_layer(layer, axes), axes)
 
 
-class Schooling:
+class Schooling(Errand):
     """A training under way.
 
     Parameters
@@ -192,10 +191,10 @@ class Schooling:
         source: Callable[[Lesson, Sight], Generator[Event, None, None]] = train_events,
         hear: Callable[[Event], None] | None = None,
     ) -> None:
-        self.lesson, self.words, self.cancelled = lesson, "", False
+        self.lesson, self.words = lesson, ""
         self.trained: Trained | None = None
         self.prepared: Prepared | None = None
-        self._chart, self._say, self._on_end, self._watch = chart, say, on_end, watch
+        self._chart, self._say, self._watch = chart, say, watch
         self._best: Validated | None = None
         self._step, self._seconds, self._shown = 0, 0.0, 0.0
         self._notes: list[str] = []
@@ -203,27 +202,19 @@ class Schooling:
         say("looking through images and labels ...")
         sight = watch.sight if watch is not None else Sight()
         self._hear_more = hear
-        self._worker = create_worker(source, lesson, sight, _worker_class=ClosingWorker)
-        self._worker.yielded.connect(self._hear)
-        self._worker.finished.connect(self._end)
-        self._worker.start()
+        # Last, for it starts the thread.
+        super().__init__(source, lesson, sight, on_event=self._take, on_end=on_end)
 
-    def cancel(self) -> None:
-        """End within a step; the best model so far is kept."""
-        self.cancelled = True
-        self._worker.quit()
-
-    def abandon(self) -> None:
-        """End for a widget that goes away: the best model is kept all the same, nothing is shown."""
-        self._on_end = _nothing
-        self.cancel()
-
-    def _hear(self, event: Event) -> None:
+    def _wanted(self, event: Event) -> bool:
         # Not imported above, for torch comes with it.
+        from napari_tiled_unet.training.happenings import Validated
+
+        # A cancelled training keeps its best model, and says which that is.
+        return not self.cancelled or isinstance(event, Validated | Failed)
+
+    def _take(self, event: Event) -> None:
         from napari_tiled_unet.training.happenings import Prepared, StepDone, Trained, Validated
 
-        if self.cancelled and not isinstance(event, Validated | Failed):
-            return
         match event:
             case Notice():
                 self._note(event)
@@ -295,8 +286,4 @@ class Schooling:
             out = self.lesson.out
             saved = out is not None and out.exists()
             self.words = cancelled_text(out.stem if out is not None else "", self._step, self._best, saved=saved)
-        self._on_end()
-
-
-def _nothing() -> None:
-    """Stand in for a listener that is gone."""
+        super()._end()

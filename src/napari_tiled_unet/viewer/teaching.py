@@ -12,7 +12,7 @@ from napari_tiled_unet.errors import ImageError
 from napari_tiled_unet.image import Image
 from napari_tiled_unet.model import bundled_folder
 from napari_tiled_unet.train_options import TrainOptions
-from napari_tiled_unet.viewer.form import AUTOMATIC, Row, option_rows
+from napari_tiled_unet.viewer.form import Row, option_rows, said_in_rows
 from napari_tiled_unet.viewer.layers import METADATA_KEY, full_resolution, image_from_layer, labels_axes
 
 if TYPE_CHECKING:
@@ -76,14 +76,9 @@ def train_options(values: Mapping[str, Any]) -> TrainOptions:
     OptionsError
         If a row holds a value that breaks its rule.
     """
-    said = {
-        name: value.strip() if isinstance(value, str) else value
-        for name, value in values.items()
-        if value is not None and str(value).strip() not in ("", AUTOMATIC)
-    }
-    for name in ("classes",):
-        if name in said:
-            said[name] = tuple(part.strip() for part in said[name].split(",") if part.strip())
+    said = said_in_rows(values)
+    if "classes" in said:
+        said["classes"] = tuple(part.strip() for part in said["classes"].split(",") if part.strip())
     return TrainOptions.of(**said)
 
 

@@ -205,9 +205,12 @@ class Errand:
         self._on_end = _nothing
         self.cancel()
 
-    def _hear(self, event: Event) -> None:
+    def _wanted(self, event: Event) -> bool:  # noqa: ARG002 - others look at it
         # Events that were queued before the cancel still arrive after it.
-        if not self.cancelled:
+        return not self.cancelled
+
+    def _hear(self, event: Event) -> None:
+        if self._wanted(event):
             self._on_event(event)
 
     def _end(self) -> None:
