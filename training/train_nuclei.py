@@ -125,15 +125,18 @@ def plain_augmentation() -> Compose:
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     """Augmented patches; the patch of an index depends on the seed and the index alone.
 
-    A share ``plain`` of them is not interpolated.
+    A share ``plain`` of them is not interpolated. An image is drawn in proportion to its number of objects to the
+    power of ``crowd``: scores pool objects, so crowded images count for more.
     """
 
-    def __init__(self, samples: list[Sample], target: Objects, count: int, seed: int, plain: float) -> None:
+    def __init__(
+        self, samples: list[Sample], target: Objects, count: int, seed: int, plain: float, crowd: float
+    ) -> None:
         self.samples, self.target, self.count, self.seed, self.plain = samples, target, count, seed, plain
         self.full, self.mild = augmentation(), plain_augmentation()
-        # Scores pool objects, so crowded images count for more, but not in proportion.
-        objects = np.array([np.clip(s.labels.max(), 6, 150) for s in samples], dtype=float)
-        self.probability = np.sqrt(objects) / np.sqrt(objects).sum()
+        # The bound keeps one image of a thousand nuclei from being a tenth of all patches.
+        objects = np.array([np.clip(s.labels.max(), 6, 150) for s in samples], dtype=float) ** crowd
+        self.probability = objects / objects.sum()
 
     def __len__(self) -> int:
         return self.count
@@ -189,7 +192,8 @@ def model_of(
     network: Network, target: Objects, arguments: argparse.Namespace, scores: dict[str, float], step: int
 ) -> Model:
     """Return the trained network with everything needed to use it right."""
-    stage = {"steps": step, "peak": arguments.peak, "seed": arguments.seed, "not_interpolated": arguments.plain}
+    named = {"peak": "peak", "seed": "seed", "not_interpolated": "plain", "crowd": "crowd"}
+    stage = {"steps": step, **{name: getattr(arguments, option) for name, option in named.items()}}
     spec = ModelSpec(
         name="nuclei",
         summary="Nuclei in 2D fluorescence images (DAPI, Hoechst and the like), one object each",
@@ -316,7 +320,7 @@ def train(arguments: argparse.Namespace) -> None:
     run: Path = arguments.run
     run.mkdir(parents=True, exist_ok=True)
     # Near to what choose_thresholds takes in the end, so that the best step is best for it too.
-    target = Objects(seed_threshold=0.5, seed_prominence=0.14, min_size=20)
+    target = Objects(foreground_threshold=0.3, seed_threshold=0.5, seed_prominence=0.14, min_size=20)
     samples = read_split(arguments.data, "train", ("fluorescence",))
     validation = read_split(arguments.data, "val", ("fluorescence",))
     print(f"{len(samples)} images to train on, {len(validation)} to choose by", flush=True)
@@ -329,7 +333,8 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.resume and checkpoint.exists():
         state.load(checkpoint)
         print(f"resumed at step {state.step} after {state.seconds / 60:.0f} min", flush=True)
-    patches = Patches(samples, target, arguments.steps * arguments.batch, arguments.seed, arguments.plain)
+    count = arguments.steps * arguments.batch
+    patches = Patches(samples, target, count, arguments.seed, arguments.plain, arguments.crowd)
     loader = DataLoader(
         patches,
         batch_size=arguments.batch,
@@ -383,6 +388,7 @@ def main() -> None:
     parser.add_argument("--validate-every", type=int, default=250)
     parser.add_argument("--start", type=Path, help="go on from this model file")
     parser.add_argument("--plain", type=float, default=0.0, help="share of patches that are not interpolated, 0 to 1")
+    parser.add_argument("--crowd", type=float, default=0.5, help="how much crowded images are preferred, 0 to 1")
     parser.add_argument("--resume", action="store_true")
     train(parser.parse_args())
 
