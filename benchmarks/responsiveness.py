@@ -94,7 +94,7 @@ def watch(widget: SegmentWidget, application: Any) -> dict[str, Any]:
     def tick() -> None:
         nonlocal last, own
         now, worked = time.perf_counter(), time.thread_time()
-        late.append((now, max(0.0, now - last - _EVERY), worked - own))
+        late.append((last, max(0.0, now - last - _EVERY), worked - own))
         last, own = now, worked
 
     timer = QTimer()
@@ -118,12 +118,11 @@ def watch(widget: SegmentWidget, application: Any) -> dict[str, Any]:
     timer.stop()
     assert planned is not None
     assert first is not None
-    there = planned + 0.05
     return {
         "seconds_to_first_tile": round(first - clicked, 2),
         "seconds_to_finish": round(ended - clicked, 2),
-        "until_the_layer_is_there": _summary([tick[1:] for tick in late if tick[0] <= there]),
-        "while_tiles_come": _summary([tick[1:] for tick in late if there < tick[0] < ended]),
+        "until_the_layer_is_there": _summary([tick[1:] for tick in late if tick[0] <= planned]),
+        "while_tiles_come": _summary([tick[1:] for tick in late if planned < tick[0] < ended]),
     }
 
 

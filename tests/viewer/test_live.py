@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from napari.layers import Labels
 
+from napari_tiled_unet.events import Planned
 from napari_tiled_unet.segmentation import segment
 from napari_tiled_unet.tiling import plan_tiles
 from napari_tiled_unet.viewer.layers import METADATA_KEY
-from napari_tiled_unet.viewer.live import TileLabels, keep_colours, on_image, seen_as
+from napari_tiled_unet.viewer.live import LiveLabels, TileLabels, keep_colours, middles_of, on_image, seen_as
 from tests.viewer.test_segment_widget import PLANE, STACK, long_run, result
 
 if TYPE_CHECKING:
@@ -47,7 +48,56 @@ class TestTileOnImage:
             np.testing.assert_array_equal(whole, grid)
 
 
+class TestMiddles:
+    @given(st.lists(st.integers(1, 6), max_size=60))
+    def test_every_label_has_one_of_its_voxels(self, drawn: list[int]) -> None:
+        values = np.array(drawn, np.uint32)
+        middles = middles_of(values)
+        assert len(middles) == values.max(initial=0)
+        for number, place in enumerate(middles, 1):
+            own = np.flatnonzero(values == number)
+            assert place == (own[len(own) // 2] if len(own) else -1)
+
+
 class TestColours:
+    def test_no_object_changes_its_colour_when_the_final_labels_come(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish
+    ) -> None:
+        viewer.add_image(np.tile(PLANE, (6, 6)))
+        docked.control("tile").value, docked.control("overlap").value = "32", "4"
+        docked.segment()
+        paint = docked._run._hear
+        seen: list[np.ndarray] = []
+
+        def hear(event: Any) -> None:
+            paint(event)
+            if isinstance(event, TileLabels):
+                layer = result(viewer)
+                seen[:] = [layer.data.copy(), layer.colormap.map(layer.data)]
+
+        docked._run._run._on_event = hear
+        finish(docked)
+        layer = result(viewer)
+        after = layer.colormap.map(layer.data)
+        kept = 0
+        for number in range(1, int(layer.data.max()) + 1):
+            own = layer.data == number
+            before = np.unique(seen[0][own])
+            if len(before) == 1:  # an object that no tile cut
+                np.testing.assert_allclose(after[own], seen[1][own])
+                kept += 1
+        assert kept > 10
+
+    def test_numbers_past_the_last_colour_are_counted_round(self, viewer: Viewer) -> None:
+        image = viewer.add_image(np.zeros((4, 4), np.float32))
+        planned = Planned(1, 1, (4, 4), "yx", plan_tiles((4, 4), (4, 4), (0, 0), (1, 1)), "cpu", "float32", ())
+        live = LiveLabels(viewer.layers, image, "yx", planned, {"y": 0, "x": 0})
+        live._numbered = 2**16 - 2
+        where = (np.array([0, 2, 2]), np.array([1, 1, 3]))
+        values = np.array([1, 2, 3], np.uint32)
+        live.paint(TileLabels(0, (), where, values, middles_of(values)))
+        np.testing.assert_array_equal(live.layer.data[where], [2**16 - 1, 1, 2])
+
     def test_an_object_is_what_it_was_at_its_first_voxel(self) -> None:
         old = np.array([[0, 7, 7, 0, 9, 9], [0, 7, 7, 0, 9, 0]])
         new = np.array([[0, 2, 2, 0, 1, 1], [3, 2, 2, 0, 1, 0]])
@@ -63,7 +113,7 @@ class TestColours:
         layer = Labels(old)
         before = layer.colormap.map(old)
         plain = layer.colormap.map(np.uint16(5))
-        keep_colours(layer, old, new)
+        keep_colours(layer, seen_as(old, new))
         layer.data = new
         after = layer.colormap.map(new)
         same = (old > 0) | (new == 0)
@@ -77,7 +127,7 @@ class TestColours:
 
         own = DirectLabelColormap(color_dict={None: "red", 1: "blue"})
         layer = Labels(np.ones((4, 4), np.uint8), colormap=own)
-        keep_colours(layer, np.ones((4, 4), int), np.ones((4, 4), int))
+        keep_colours(layer, np.arange(2))
         assert layer.colormap == own
 
 

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 Labels = npt.NDArray[Any]
 
-# napari holds the colours of labels in a texture of at most this many.
+# napari holds the colours of labels in a texture of at most this many, and shows labels of
+# two bytes as they lie in memory; wider ones it would convert, a whole plane at each change.
 _MOST_COLOURS = 2**16 - 1
 # Voxels changed at once: about 10 ms of the main thread.
-_AT_ONCE = 2**18
+_AT_ONCE = 2**17
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,15 @@ class TileLabels(Event):
         Indices in the frame, on the image's grid, one array per axis.
     values : numpy.ndarray
         The label at each of them, from 1.
+    middles : numpy.ndarray
+        For every label from 1 to the last, which of the voxels stands for it.
     """
 
     frame: int
     position: tuple[int, ...]
     where: tuple[npt.NDArray[np.intp], ...]
     values: Labels
+    middles: npt.NDArray[np.intp]
 
 
 def tile_labels(done: TileDone, target: Target, options: SegmentOptions, planned: Planned) -> TileLabels:
@@ -66,7 +70,20 @@ def tile_labels(done: TileDone, target: Target, options: SegmentOptions, planned
     box, labels = found
     local = np.nonzero(labels)
     where = tuple(index + side.start for index, side in zip(local, box, strict=True))
-    return TileLabels(done.frame, done.position, where, labels[local].astype(np.uint32))
+    values = labels[local].astype(np.uint32)
+    return TileLabels(done.frame, done.position, where, values, middles_of(values))
+
+
+def middles_of(values: Labels) -> npt.NDArray[np.intp]:
+    """Return, for every label from 1 to the largest, the place of the middle one of its voxels; -1 for none.
+
+    In the order of the array the middle voxel of a round object lies well inside, where other
+    labels of the same object will be too.
+    """
+    count = np.bincount(values)[1:] if len(values) else np.zeros(0, np.intp)
+    order = np.argsort(values, kind="stable")
+    middles = np.cumsum(count) - (count + 1) // 2
+    return np.where(count > 0, order[np.minimum(middles, len(values) - 1)], -1) if len(count) else count
 
 
 def on_image(
@@ -130,8 +147,9 @@ class LiveLabels:
 
         self._layers, self._source, self._axes, self._given = layers, source, axes, planned.axes
         self._classes, self._numbered = classes, 0
+        self._seen: list[tuple[tuple[npt.NDArray[np.intp], ...], Labels]] = []
         self._wanted = labels_axes(axes, rgb=bool(source.rgb))
-        self._data = np.zeros(planned.shape, np.uint32)
+        self._data = np.zeros(planned.shape, np.uint16)
         shown = labels_for_layer(self._data, self._given, self._wanted)
         placement = labels_placement(source, axes, offset)
         earlier = own_result(layers, source)
@@ -155,15 +173,27 @@ class LiveLabels:
         """Show the labels of a tile; only its voxels are drawn anew."""
         if not self.is_there:
             return
-        count = int(tile.values.max(initial=0))
-        values = tile.values if self._classes else tile.values + np.uint32(self._numbered)
-        self._numbered += count
+        values = tile.values.astype(np.uint16)
+        if not self._classes:
+            # Counted round: past the last colour a number is used again, as its colour would be.
+            values = ((tile.values + np.uint64(self._numbered) - 1) % _MOST_COLOURS + 1).astype(np.uint16)
+            self._numbered += len(tile.middles)
+            middles = tile.middles[tile.middles >= 0]
+            index = self._place(tile.position, tuple(axis[middles] for axis in tile.where))
+            self._seen.append((index, values[middles]))
         for start in range(0, len(values), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             index = self._index(tile.position, tuple(axis[part] for axis in tile.where))
             self.layer.data_setitem(index, values[part])
         # Nobody will want to undo a tile, and its voxels would be kept for that.
         self.layer._reset_history()
+
+    def _place(
+        self, position: tuple[int, ...], where: tuple[npt.NDArray[np.intp], ...]
+    ) -> tuple[npt.NDArray[np.intp], ...]:
+        """Return indices in the labels of the run."""
+        size = len(where[0])
+        return *(np.full(size, p, np.intp) for p in position), *where
 
     def _index(
         self, position: tuple[int, ...], where: tuple[npt.NDArray[np.intp], ...]
@@ -189,13 +219,26 @@ class LiveLabels:
         if not self.is_there:
             self._layers.append(self.layer)
         if not self._classes and self._numbered:
-            keep_colours(self.layer, self._data, finished.labels)
+            keep_colours(self.layer, self._first_seen(finished.labels))
         forget_features(self.layer)
         placement = labels_placement(self._source, self._axes, dict(zip(finished.axes, finished.offset, strict=False)))
         _set(self.layer, labels_for_layer(finished.labels, finished.axes, self._wanted), placement)
         self.layer.metadata[METADATA_KEY] = mark_of(self._source, self.layer, finished, more)
         self.layer.editable = True
         return self.layer
+
+    def _first_seen(self, labels: Labels) -> npt.NDArray[np.int64]:
+        """Return, for every final label, as which of its provisional ones it was seen first; 0 for none.
+
+        By one voxel of each: to compare all of them would hold the main thread up.
+        """
+        found = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
+        for index, values in reversed(self._seen):
+            # What was painted over, when memory ran out and a frame began anew, is not seen any more.
+            there = self._data[index] == values
+            found[labels[index][there][::-1]] = values[there][::-1]
+        found[0] = 0
+        return found
 
     def withdraw(self) -> None:
         """Leave every layer as it was before the run."""
@@ -216,15 +259,21 @@ def _set(layer: napari.layers.Labels, data: Labels, placement: dict[str, Any]) -
             setattr(layer, name, value)
 
 
-def keep_colours(layer: napari.layers.Labels, old: Labels, new: Labels) -> None:
-    """Give every object of ``new`` the colour that it has in ``old``; objects that are new any.
+def keep_colours(layer: napari.layers.Labels, present: npt.NDArray[np.int64]) -> None:
+    """Give every object the colour of the label as which it was seen before; objects that are new any.
 
     Only where the layer's colours are napari's cycle, and there are not more objects than it
-    can hold colours. The first voxel of an object, in the order of the array, says which it was.
+    can hold colours.
+
+    Parameters
+    ----------
+    layer : napari.layers.Labels
+        Whose colours are set, for labels that it does not have yet.
+    present : numpy.ndarray
+        For every label to come, the label that it had; 0 for none.
     """
     from napari.utils.colormaps import CyclicLabelColormap
 
-    present = seen_as(old, new)
     colours = layer.colormap
     if not isinstance(colours, CyclicLabelColormap) or not 0 < len(present) - 1 <= _MOST_COLOURS:
         return

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QAbstractSlider, QMenu
 from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.recipe import recipe_text
 from napari_tiled_unet.viewer.layers import METADATA_KEY, labels_axes, labels_for_layer
-from napari_tiled_unet.viewer.live import keep_colours
+from napari_tiled_unet.viewer.live import keep_colours, seen_as
 from napari_tiled_unet.viewer.maps import KeptMaps, renumbered
 from napari_tiled_unet.viewer.measuring import forget_features
 from napari_tiled_unet.viewer.regions import region_of_view, view_of
@@ -218,7 +218,7 @@ class Tune(Container[Widget]):
         if kept is not self.kept or options is not self._chosen or layer not in self._viewer.layers:
             return
         data = labels_for_layer(labels, kept.axes, labels_axes(order.axes, rgb=bool(order.layer.rgb)))
-        keep_colours(layer, np.asarray(layer.data), data)
+        keep_colours(layer, seen_as(np.asarray(layer.data), data))
         forget_features(layer)
         layer.data = data
         mark = dict(layer.metadata[METADATA_KEY])
