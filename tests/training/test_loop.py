@@ -21,6 +21,7 @@ from napari_tiled_unet.errors import FileError, OptionsError
 from napari_tiled_unet.events import Notice
 from napari_tiled_unet.metrics import average_precision
 from napari_tiled_unet.training import Prepared, StepDone, Trained, Validated, loop, state
+from napari_tiled_unet.training.patches import Patches
 from napari_tiled_unet.training.state import checkpoint_path, read_checkpoint
 from tests.training.scenes import SMALL, scene, scenes
 
@@ -184,6 +185,20 @@ def test_it_stops_when_the_minutes_are_up() -> None:
     events = run(steps=100_000, minutes=0.01)
     assert events[-1].reason == "0.01 minutes are up"
     assert only(events, Validated)
+
+
+def test_preparing_patches_counts_as_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Patches.__getitem__
+
+    def slowly(patches: Patches, index: int) -> Any:
+        time.sleep(0.1)
+        return take(patches, index)
+
+    monkeypatch.setattr(Patches, "__getitem__", slowly)
+    assert run(steps=3)[-1].seconds > 3 * SMALL["batch"] * 0.1
+    events = run(steps=100_000, minutes=0.001)
+    assert len(only(events, StepDone)) == 1, "the minutes are up while it waits for the first batch"
+    assert len(only(events, Validated)) == 1, "and what was learned is scored all the same"
 
 
 def test_the_plateau_schedule_halves_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:

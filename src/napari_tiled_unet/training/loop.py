@@ -150,14 +150,13 @@ def run_session(session: Session) -> Generator[Event, None, None]:
         tuple(session.patches.patch(i) for i in range(_SHOWN_PATCHES)),
         state.step,
     )
-    reason = ""
+    batches = _batches(session)
     try:
-        for batch in _batches(session):
-            progress = _progress(session)
-            if reason := _reason_to_stop(session, progress):
-                break
+        while not (reason := _reason_to_stop(session, _progress(session))):
+            # Preparing patches takes time, and that is part of the training.
             started = time.monotonic()
-            rate = learning_rate(session, progress)
+            batch = next(batches)
+            rate = learning_rate(session, _progress(session))
             loss = learn(session, batch, rate)
             if not math.isfinite(loss):
                 reason = _explosion(session, loss, rate)
