@@ -8,16 +8,30 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_tiled_unet import Image, TrainOptions, evaluate, iter_train, load_model, segment
 from napari_tiled_unet.events import Notice
 from napari_tiled_unet.model import Model, save_model
+from napari_tiled_unet.seams import measure_seams
 from napari_tiled_unet.training import Prepared, StepDone, Trained, Validated
+
+Pair = tuple[Image, Image]
+Labels = npt.NDArray[np.integer]
+
+# Seams are measured on a piece of at most so many voxels along an axis, 2D and 3D.
+_SEAM_PIECE = {2: 800, 3: 144}
+
+
+def found_by_default(model: Model, image: Image) -> Labels:
+    """Segment an image as a user would."""
+    labels: Labels = segment(image, model)
+    return labels
 
 
 @dataclass(frozen=True)
@@ -30,34 +44,47 @@ class Course:
         For the card.
     learn, test : sequence of (Image, Image)
         Images and labels to learn from, and those that are only scored.
-    options : dict
-        Of :class:`TrainOptions`.
     held_out : str
         How the test part was chosen.
-    score : callable
-        ``(model, test) -> scores``; by default the usual segmentation and :func:`evaluate`.
+    told : tuple of str
+        Which scores of :func:`evaluate` the card tells.
+    options : dict
+        Of :class:`TrainOptions`.
+    judged_as : {"objects", "classes"}
+        What the labels that are scored are.
+    find : callable
+        ``(model, image) -> labels``, how the test images are segmented.
     """
 
     name: str
     summary: str
     licence: str
     source: str
-    learn: Sequence[tuple[Image, Image]]
-    test: Sequence[tuple[Image, Image]]
+    learn: Sequence[Pair]
+    test: Sequence[Pair]
     held_out: str
+    told: tuple[str, ...] = ("AP", "AP@0.5", "AP@0.75", "F1", "PQ")
     options: dict[str, Any] = field(default_factory=dict)
-    score: Callable[[Model, Sequence[tuple[Image, Image]]], dict[str, float]] | None = None
+    judged_as: Literal["objects", "classes"] = "objects"
+    find: Callable[[Model, Image], Labels] = found_by_default
+
+    def scores(self, model: Model, found: Sequence[Labels]) -> dict[str, float]:
+        """Score what was found in the test images."""
+        names = model.spec.target.channels if self.judged_as == "classes" else ()
+        truth = [np.asarray(labels.data) for _, labels in self.test]
+        scores = evaluate(list(found), truth, target=self.judged_as, classes=names).scores
+        return {name: scores[name] for name in self.told}
 
 
-def arguments(description: str, **defaults: Any) -> argparse.Namespace:
+def arguments(description: str, *, steps: int, minutes: float, validate_every: int = 250) -> argparse.Namespace:
     """Read the command line that every script has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--out", type=Path, required=True, help="model file to write")
-    parser.add_argument("--steps", type=int, default=defaults.get("steps", 6000))
-    parser.add_argument("--minutes", type=float, default=defaults.get("minutes"))
-    parser.add_argument("--validate-every", type=int, default=250)
-    parser.add_argument("--width", type=int, default=defaults.get("width", 16))
+    parser.add_argument("--steps", type=int, default=steps, help="most steps")
+    parser.add_argument("--minutes", type=float, default=minutes, help="most minutes")
+    parser.add_argument("--validate-every", type=int, default=validate_every)
+    parser.add_argument("--width", type=int, help="default: from the plan")
     parser.add_argument("--batch", type=int, help="patches per step; default: from the plan")
     parser.add_argument("--patch", type=int, nargs="+", help="default: from the plan")
     parser.add_argument("--workers", type=int, default=1)
@@ -67,37 +94,23 @@ def arguments(description: str, **defaults: Any) -> argparse.Namespace:
 
 
 def make(course: Course, chosen: argparse.Namespace) -> None:
-    """Train, score on the test part, and write the model with its card."""
+    """Train, score on the test part, measure seams, and write the model with its card."""
+    asked = {"width": chosen.width, "batch": chosen.batch, "patch": tuple(chosen.patch) if chosen.patch else None}
     options = TrainOptions.of(
         **{
             "steps": chosen.steps,
             "minutes": chosen.minutes,
             "validate_every": chosen.validate_every,
             "patience": 0,
-            "width": chosen.width,
-            "batch": chosen.batch or "auto",
-            "patch": tuple(chosen.patch) if chosen.patch else "auto",
             "workers": chosen.workers,
             "seed": chosen.seed,
             **course.options,
+            **{name: value for name, value in asked.items() if value is not None},
         }
     )
-    images, labels = ([pair[k] for pair in course.learn] for k in (0, 1))
-    trained: Trained | None = None
-    for event in iter_train(images, labels, out=chosen.out, resume=chosen.resume, overwrite=True, options=options):
-        if isinstance(event, Notice):
-            print(event.message, flush=True)
-        elif isinstance(event, Prepared):
-            print("\n".join(event.plan.lines()), event.split, sep="\n", flush=True)
-        elif isinstance(event, StepDone) and event.step % 20 == 0:
-            print(f"step {event.step} {event.seconds / 60:.1f} min loss {event.loss:.4f}", flush=True)
-        elif isinstance(event, Validated):
-            print(f"step {event.step} val {event.scores}", flush=True)
-        elif isinstance(event, Trained):
-            trained = event
-    assert trained is not None
+    trained = followed(course, options, chosen)
     model = load_model(chosen.out)
-    scores = (course.score or usual_scores)(model, course.test)
+    scores = course.scores(model, [course.find(model, image) for image, _ in course.test])
     print(f"test ({course.held_out}): {scores}", flush=True)
     spec = model.spec.model_copy(
         update={
@@ -105,6 +118,7 @@ def make(course: Course, chosen: argparse.Namespace) -> None:
             "summary": course.summary,
             "licence": course.licence,
             "scores": {**model.spec.scores, **{f"test_{k}": round(v, 4) for k, v in scores.items()}},
+            "seams": measure_seams(model, [seam_piece(course.learn[0][0])]),
             "training": {
                 **model.spec.training,
                 "data": course.source,
@@ -114,25 +128,38 @@ def make(course: Course, chosen: argparse.Namespace) -> None:
         }
     )
     save_model(Model(spec, model.network), chosen.out, overwrite=True, half=True)
+    print(f"{chosen.out}, overlap {spec.earned_overlap}", flush=True)
 
 
-def usual_scores(model: Model, test: Sequence[tuple[Image, Image]]) -> dict[str, float]:
-    """Segment the test images as a user would, and score them."""
-    target = model.spec.target
-    names = target.channels if target.kind == "classes" else ()
-    predicted = [segment(image, model) for image, _ in test]
-    truth = [np.asarray(labels.data) for _, labels in test]
-    scores = evaluate(predicted, truth, target=target.kind, classes=names).scores
-    told = ("AP", "AP@0.5", "AP@0.75", "F1", "PQ", "Dice", "adapted Rand error")
-    return {k: v for k, v in scores.items() if k in told or k.startswith("Dice ")}
+def followed(course: Course, options: TrainOptions, chosen: argparse.Namespace) -> Trained:
+    """Train and print how it goes."""
+    images, labels = ([pair[k] for pair in course.learn] for k in (0, 1))
+    trained: Trained | None = None
+    for event in iter_train(images, labels, out=chosen.out, resume=chosen.resume, overwrite=True, options=options):
+        if isinstance(event, Notice):
+            print(event.message, flush=True)
+        elif isinstance(event, Prepared):
+            print("\n".join(event.plan.lines()), event.split, sep="\n", flush=True)
+            print(f"{event.n_parameters / 1e6:.2f} million parameters", flush=True)
+        elif isinstance(event, StepDone) and event.step % 20 == 0:
+            print(f"step {event.step} {event.seconds / 60:.1f} min loss {event.loss:.4f}", flush=True)
+        elif isinstance(event, Validated):
+            print(f"step {event.step} {event.seconds / 60:.1f} min val {event.scores}", flush=True)
+        elif isinstance(event, Trained):
+            trained = event
+    assert trained is not None
+    return trained
 
 
-def cut(
-    image: Image, labels: Image, axis: str, share: float, gap: int
-) -> tuple[tuple[Image, Image], tuple[Image, Image]]:
+def seam_piece(image: Image) -> npt.NDArray[Any]:
+    """Return the middle of an image with one channel, ``(1, [z,] y, x)``, large enough to have seams."""
+    data = np.asarray(image.data)
+    most = _SEAM_PIECE[data.ndim]
+    return data[tuple(slice(max(0, (n - most) // 2), max(0, (n - most) // 2) + most) for n in data.shape)][None]
+
+
+def cut(image: Image, labels: Image, axis: str, share: float, gap: int) -> tuple[Pair, Pair]:
     """Return the first part of a volume to learn from, and the last share of it for the test, a gap between."""
-    from dataclasses import replace
-
     size = image.size_of(axis)
     edge = round(size * (1 - share))
 
