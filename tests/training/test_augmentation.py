@@ -48,6 +48,25 @@ def test_the_seed_decides(preset: str) -> None:
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("preset", PRESETS[1:])
+def test_numbers_beyond_float32_survive(preset: str) -> None:
+    augment = Augmenter(preset, (32, 32))  # type: ignore[arg-type]
+    image, labels = region(augment)
+    _, moved = augment(image, labels, 5)
+    _, large = augment(image, np.where(labels > 0, 2**30 + 1, labels).astype(np.int32), 5)
+    assert np.array_equal(large, np.where(moved > 0, 2**30 + 1, moved))
+
+
+def test_monai_is_left_as_it_was() -> None:
+    from monai.data import get_track_meta, set_track_meta
+
+    augment = Augmenter("light", (32, 32))
+    for records in (False, True):
+        set_track_meta(records)
+        augment(*region(augment), 0)
+        assert get_track_meta() is records
+
+
 def test_none_changes_nothing_and_strong_more_than_light() -> None:
     image, labels = region(Augmenter("none", (32, 32)))
     varied, moved = Augmenter("none", (32, 32))(image, labels, 0)

@@ -25,6 +25,8 @@ from napari_tiled_unet.train_options import Augmentation
 # From this ratio of voxel sides on, z is not mixed with y and x.
 THICK = 2.0
 _BOTH, _IMAGE = ("image", "labels"), ("image",)
+# From here on float32 cannot hold every whole number; objects of a patch are then numbered anew.
+_FLOAT32_WHOLE = 2**24
 
 
 class Augmenter:
@@ -81,13 +83,41 @@ class Augmenter:
         """
         if self._transform is None:
             return image, labels
+        numbers, values = labels, None
+        if labels.max() >= _FLOAT32_WHOLE:
+            values, inverse = np.unique(labels, return_inverse=True)
+            numbers = inverse.reshape(labels.shape).astype(np.int32)
         self._transform.set_random_state(seed=seed)
-        # Labels above 2**24 would not survive float32; objects of a patch are numbered anew.
-        values, inverse = np.unique(labels, return_inverse=True)
-        index = inverse.reshape(1, *labels.shape).astype(np.float32)
-        out = self._transform({"image": image, "labels": index})
-        varied = np.asarray(out["labels"])[0].round().astype(np.intp)
-        return np.ascontiguousarray(np.asarray(out["image"], np.float32)), values[varied].astype(np.int32)
+        with _Unrecorded():
+            out = self._transform({"image": image, "labels": numbers[None].astype(np.float32)})
+        varied = np.asarray(out["labels"])[0].round().astype(np.int32)
+        changed = np.ascontiguousarray(np.asarray(out["image"], np.float32))
+        return changed, varied if values is None else values[varied]
+
+
+class _Unrecorded:
+    """Keeps MONAI's tensors from recording what was done to them, which costs as much as doing it.
+
+    The switch is one for the whole process and others may rely on it, so the last training out of
+    this puts it back. It is no lock: a process that is forked meanwhile would never get it.
+    """
+
+    inside, before = 0, True
+
+    def __enter__(self) -> None:
+        from monai.data import get_track_meta, set_track_meta
+
+        if not _Unrecorded.inside:
+            _Unrecorded.before = get_track_meta()
+        _Unrecorded.inside += 1
+        set_track_meta(False)
+
+    def __exit__(self, *_: object) -> None:
+        from monai.data import set_track_meta
+
+        _Unrecorded.inside -= 1
+        if not _Unrecorded.inside:
+            set_track_meta(_Unrecorded.before)
 
 
 def _transforms(preset: Augmentation, patch: tuple[int, ...], flat: bool) -> Any:
