@@ -2,9 +2,9 @@
 
     python -m benchmarks.few_images --data DATA/dsb2018 [--cases fluorescence-5 stained-5 ...]
 
-``fluorescence-N``: N fluorescence images, from scratch, 6.5 minutes (on two cores less than 10 minutes
+``fluorescence-N``: N fluorescence images, from scratch, 6 minutes (on two cores less than 10 minutes
 of processor time, since one core prepares patches while the other waits). ``stained-N``: the bundled
-``nuclei`` taught N images of stained tissue (H&E), 3.2 minutes (less than 5 of processor time);
+``nuclei`` taught N images of stained tissue (H&E), 3 minutes (less than 5 of processor time);
 ``inverted-N``: the same in grey with bright nuclei, as ``nuclei`` knows them, so that it finds some
 from the start. Nothing but the minutes is chosen: all else is the default of
 :func:`napari_tiled_unet.train`. The images are listed below by the beginning of their names, all of
@@ -119,7 +119,7 @@ class Case:
     @property
     def minutes(self) -> float:
         """How long it trains."""
-        return 6.5 if self.kind == "fluorescence" else 3.2
+        return 6.0 if self.kind == "fluorescence" else 3.0
 
 
 @dataclass(frozen=True)
