@@ -59,7 +59,7 @@ class TrainOptions(Options):
     ] = "auto"
     validation: Annotated[
         float,
-        Field(gt=0, lt=1, description="share of the images, or of a single image, that is held out to choose by"),
+        Field(gt=0, lt=1, description="share of the images, or of each of a few, that is held out to choose by"),
     ] = 0.2
     steps: Annotated[int, Field(ge=1, description="most training steps")] = 2000
     minutes: Annotated[float | None, Field(description="most minutes of training; default: no limit")] = None

@@ -48,6 +48,27 @@ def test_an_image_with_objects_is_held_out_first() -> None:
         assert "3" in names(split(grounds(images, labels), 0.25, (8, 8), seed).training)
 
 
+def test_few_images_are_cut_each_with_a_gap() -> None:
+    parts = split(grounds(*scenes(5)), 0.2, (9, 9), seed=0)
+    assert parts.reason == "a part of 5 of 5 images is held out, after a gap: too few to hold out whole ones"
+    assert [g.name for g in parts.training] == [g.name for g in parts.validation]
+    for learned, held in zip(parts.training, parts.validation, strict=True):
+        (axis,) = (a for a in (0, 1) if learned.box[a] != held.box[a])
+        assert held.box[axis].start - learned.box[axis].stop == 9
+        assert held.survey.objects
+    assert "drawn with the seed" in split(grounds(*scenes(8)), 0.2, (9, 9), seed=0).reason
+
+
+def test_of_few_images_those_without_objects_are_learned_whole() -> None:
+    images, labels = scenes(4)
+    labels[1][:] = 0
+    parts = split(grounds(images, labels), 0.2, (9, 9), seed=0)
+    assert parts.reason.startswith("a part of 3 of 4 images")
+    assert names(parts.validation) == {"0", "2", "3"}
+    (whole,) = (g for g in parts.training if g.name == "1")
+    assert whole.shape == images[1].shape
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 100), st.sampled_from([(120, 80), (70, 150), (64, 64)]), st.integers(0, 16))
 def test_a_single_image_is_cut_with_a_gap(seed: int, shape: tuple[int, int], gap: int) -> None:

@@ -61,8 +61,8 @@ def test_events_come_in_order() -> None:
     assert [e.step for e in only(events, Validated)] == [4, 8]
     prepared, done = only(events, Prepared)[0], events[-1]
     assert isinstance(done, Trained)
-    assert (prepared.n_training, prepared.n_validation) == (2, 1)
-    assert "1 of 3 images are held out" in prepared.split
+    assert (prepared.n_training, prepared.n_validation) == (3, 3)
+    assert "a part of 3 of 3 images is held out" in prepared.split
     assert prepared.patches[0].image.shape == (1, 32, 32)
     assert done.reason == "all 8 steps done"
     assert len(done.history) == 2

@@ -30,7 +30,7 @@ def test_folders_become_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[st
     told = capsys.readouterr()
     assert "3 images have labels" in told.err
     assert "patch       32x32  (as asked for)" in told.err
-    assert "2 frames to learn from, 1 held out" in told.err
+    assert "3 frames to learn from, 3 held out" in told.err
     assert "step 8 loss" in told.err
     assert "all 8 steps done: 8 steps" in told.out
     assert load_model(tmp_path / "cells.safetensors").spec.name == "cells"

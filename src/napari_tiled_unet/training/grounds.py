@@ -1,7 +1,8 @@
 """Where to learn and where to be examined: the held-out part never meets the training patches.
 
-With several images whole images are held out. A single image is cut in two along its longest
-axis (a series or a stack of slices along the series), with a gap between::
+Of many images whole images are held out. Of few, one image says little about the others, so each
+is cut in two along its longest axis (a series or a stack of slices along the series), with a gap
+between; so is a single one::
 
     |<------------- training ------------->| gap |<--- validation --->|
 """
@@ -20,6 +21,8 @@ from napari_tiled_unet.normalise import Normalisation, Statistics, measure
 from napari_tiled_unet.training.pairs import Pair
 from napari_tiled_unet.training.survey import Box, Survey, blocks, survey
 
+# Of fewer images whole ones are not held out: they would be one, and missing among those learned from.
+_FEW_IMAGES = 8
 # Frames of more voxels are measured on part of their blocks.
 _MEASURED = 2**25
 
@@ -155,7 +158,7 @@ def measured(
 
 
 def split(grounds: Sequence[Sequence[Ground]], share: float, gap: Sequence[int], seed: int) -> Split:
-    """Hold out a share of the images, or of a single image.
+    """Hold out a share of the images, or of each of a few.
 
     Parameters
     ----------
@@ -164,10 +167,12 @@ def split(grounds: Sequence[Sequence[Ground]], share: float, gap: Sequence[int],
     share : float
         Part that is held out.
     gap : sequence of int
-        Voxels per axis between the parts of a single image.
+        Voxels per axis between the parts of an image that is cut.
     seed : int
         Draws the images that are held out.
     """
+    if 1 < len(grounds) < _FEW_IMAGES and (parts := _cut_each(grounds, share, gap)) is not None:
+        return parts
     if len(grounds) > 1:
         order = np.random.default_rng(seed).permutation(len(grounds)).tolist()
         with_objects = [i for i in order if any(g.survey.objects for g in grounds[i])]
@@ -183,8 +188,7 @@ def split(grounds: Sequence[Sequence[Ground]], share: float, gap: Sequence[int],
             f"{count} of {len(grounds)} images are held out, drawn with the seed: {names}",
         )
     frames = list(grounds[0])
-    parts = _cut_series(frames, share) if len(frames) >= 5 else _cut_frame(frames, share, gap)
-    if parts is not None:
+    if (parts := _cut(frames, share, gap)) is not None:
         return parts
     return Split(
         tuple(frames),
@@ -192,6 +196,28 @@ def split(grounds: Sequence[Sequence[Ground]], share: float, gap: Sequence[int],
         "the one image is too small, or has too few labels, to hold a part of it out",
         "training and validation are the same voxels, so the scores say nothing about new images; label a second image",
     )
+
+
+def _cut_each(grounds: Sequence[Sequence[Ground]], share: float, gap: Sequence[int]) -> Split | None:
+    """Cut each of a few images; those that cannot be are learned whole, if they are the lesser part."""
+    training: list[Ground] = []
+    validation: list[Ground] = []
+    count = 0
+    for frames in grounds:
+        parts = _cut(list(frames), share, gap)
+        training += frames if parts is None else parts.training
+        if parts is not None:
+            validation += parts.validation
+            count += 1
+    if 2 * count <= len(grounds):
+        return None
+    told = f"a part of {count} of {len(grounds)} images is held out, after a gap: too few to hold out whole ones"
+    return Split(tuple(training), tuple(validation), told)
+
+
+def _cut(frames: list[Ground], share: float, gap: Sequence[int]) -> Split | None:
+    """Cut the frames of one image; None if it is too small or has too few labels."""
+    return _cut_series(frames, share) if len(frames) >= 5 else _cut_frame(frames, share, gap)
 
 
 def _cut_series(frames: list[Ground], share: float) -> Split | None:
