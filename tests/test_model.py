@@ -193,6 +193,22 @@ def test_saving_never_replaces_by_accident(model_file: Path) -> None:
         save_model(tiny_model(), model_file.parent / "no" / "folder.safetensors")
 
 
+def test_the_card_tells_a_training_in_brief() -> None:
+    plan = [
+        {"name": "patch", "value": "64x64", "reason": "as asked for"},
+        {"name": "batch", "value": "2", "reason": ""},
+    ]
+    training = {"images": [f"{n}.tif" for n in range(9)], "options": {"depth": 5}, "plan": plan, "steps": 7}
+    lines = card_lines(tiny_model().spec.model_copy(update={"training": training}))
+    told = {line[:20].strip(): line[20:].strip() for line in lines if line.startswith("  training")}
+    assert told == {
+        "training images": "0.tif, 1.tif, 2.tif ... (9 in all)",
+        "training options": "depth 5",
+        "training plan": "patch 64x64, batch 2",
+        "training steps": "7",
+    }
+
+
 def test_the_card_tells_what_matters() -> None:
     text = "\n".join(card_lines(tiny_model().spec))
     for part in (

@@ -44,7 +44,7 @@ def card_lines(spec: ModelSpec, path: Path | None = None) -> list[str]:
         ("target", f"{spec.target.kind} ({', '.join(spec.target.channels)})"),
         ("overlap", _overlap(spec)),
         ("licence", spec.licence or "not stated"),
-        *((f"training {key}".replace("_", " "), value) for key, value in spec.training.items()),
+        *((f"training {key}".replace("_", " "), _brief(key, value)) for key, value in spec.training.items()),
         *((f"score {key}".replace("_", " "), f"{value:.3f}") for key, value in spec.scores.items()),
         ("format", f"version {spec.format_version}, written by napari-tiled-unet {spec.package_version}"),
     ]
@@ -70,6 +70,17 @@ def _overlap(spec: ModelSpec) -> str:
         return "not measured"
     point: SeamPoint | None = next((p for p in spec.seams if p.overlap == earned), None)
     return _by(earned) if point is None else f"{_by(earned)}, maps within {point.max_map:.4f} of the whole image"
+
+
+def _brief(key: str, value: Any) -> object:
+    """Return what a card tells of a training; ``--json`` tells all of it."""
+    if key == "plan":
+        return ", ".join(f"{choice['name']} {choice['value']}" for choice in value)
+    if key == "images" and len(value) > 3:
+        return f"{', '.join(value[:3])} ... ({len(value)} in all)"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {chosen}" for name, chosen in value.items())
+    return value
 
 
 def _by(sides: tuple[int, ...]) -> str:
