@@ -96,9 +96,14 @@ def test_the_manifest_is_one_file(built: Path) -> None:
 def test_the_wheel_carries_what_the_package_needs(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
-    assert {
-        f"napari_tiled_unet/{name}" for name in ("py.typed", "samples/nuclei_2d.tif", "weights/nuclei.safetensors")
-    } <= names
+    needed = (
+        "py.typed",
+        "samples/nuclei_2d.tif",
+        "samples/README.md",
+        "weights/nuclei.safetensors",
+        "weights/README.md",
+    )
+    assert {f"napari_tiled_unet/{name}" for name in needed} <= names
     assert {name.partition("/")[0] for name in names} == {
         "napari_tiled_unet",
         f"napari_tiled_unet-{napari_tiled_unet.__version__}.dist-info",

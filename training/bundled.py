@@ -46,6 +46,8 @@ class Course:
         Images and labels to learn from, and those that are only scored.
     held_out : str
         How the test part was chosen.
+    channel : str
+        What the one channel shows.
     told : tuple of str
         Which scores of :func:`evaluate` the card tells.
     options : dict
@@ -63,6 +65,7 @@ class Course:
     learn: Sequence[Pair]
     test: Sequence[Pair]
     held_out: str
+    channel: str
     told: tuple[str, ...] = ("AP", "AP@0.5", "AP@0.75", "F1", "PQ")
     options: dict[str, Any] = field(default_factory=dict)
     judged_as: Literal["objects", "classes"] = "objects"
@@ -117,6 +120,7 @@ def make(course: Course, chosen: argparse.Namespace) -> None:
             "name": course.name,
             "summary": course.summary,
             "licence": course.licence,
+            "channels": (course.channel,),
             "scores": {**model.spec.scores, **{f"test_{k}": round(v, 4) for k, v in scores.items()}},
             "seams": measure_seams(model, [seam_piece(course.learn[0][0])]),
             "training": {

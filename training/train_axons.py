@@ -28,6 +28,7 @@ def course(data: Path) -> Course:
         learn=[pair for pair in pairs if not pair[0].name.startswith(TEST)],
         test=[pair for pair in pairs if pair[0].name.startswith(TEST)],
         held_out="the images of rats 1 and 6",
+        channel="scanning electrons",
         told=("Dice", "Dice background", "Dice myelin", "Dice axon"),
         judged_as="classes",
         # Axons are up to 200 pixels wide, and of all sizes: a deep network, and much variation of scale.

@@ -59,6 +59,7 @@ def course(data: Path) -> Course:
         learn=[scaled(pair) for n, pair in enumerate(pairs) if n % 6],
         test=pairs[::6],
         held_out="every sixth field, 4 of 24",
+        channel="phase contrast",
         options={"depth": 5},
         find=find,
     )

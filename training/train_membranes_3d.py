@@ -91,6 +91,7 @@ def course(data: Path) -> Course:
         learn=[(image_part, membranes(neurons_part))],
         test=[test],
         held_out="the last 50 of 250 slices, after a gap of 10",
+        channel="electron microscopy",
         told=("VI split", "VI merge", "adapted Rand error", "F1"),
         options={"target": "classes", "classes": ("cell", "membrane"), "depth": 3},
         find=find,

@@ -54,6 +54,7 @@ def course(data: Path, seed: int = 1) -> Course:
         learn=learn,
         test=[test for _, test in parts],
         held_out="the last quarter of each volume along x, after a gap of 8 voxels",
+        channel="nuclei",
         options={"depth": 3, "validation": 1 / (len(learn) + 1)},
     )
 
