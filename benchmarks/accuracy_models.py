@@ -29,7 +29,7 @@ COURSES = {
     "membranes-3d": train_membranes_3d.course,
 }
 # Which test image is shown, and at most how many pixels of it along an axis.
-SHOWN = {"axons": 1, "cells-phase": 1, "nuclei-3d": 1, "membranes-3d": 0}
+SHOWN = {"axons": 1, "cells-phase": 1, "nuclei-3d": 0, "membranes-3d": 0}
 MOST = 420
 
 
