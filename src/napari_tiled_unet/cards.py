@@ -76,8 +76,8 @@ def _brief(key: str, value: Any) -> object:
     """Return what a card tells of a training; ``--json`` tells all of it."""
     if key == "plan":
         return ", ".join(f"{choice['name']} {choice['value']}" for choice in value)
-    if key == "images" and len(value) > 3:
-        return f"{', '.join(value[:3])} ... ({len(value)} in all)"
+    if key == "images":
+        return ", ".join(value[:3]) + (f" ... ({len(value)} in all)" if len(value) > 3 else "")
     if isinstance(value, dict):
         return ", ".join(f"{name} {chosen}" for name, chosen in value.items())
     return value
