@@ -67,6 +67,8 @@ class Image:
         Whether the channels are red, green, blue (and alpha), by its metadata.
     notes : tuple of str
         What was left out or assumed when it was read.
+    level : int
+        Which resolution of a multiscale image it is, 0 the full one.
 
     Raises
     ------
@@ -81,6 +83,7 @@ class Image:
     name: str = "image"
     is_rgb: bool = False
     notes: tuple[str, ...] = ()
+    level: int = 0
 
     def __post_init__(self) -> None:
         _check_array(self.data, self.name)

@@ -128,6 +128,13 @@ class SegmentOptions(Options):
             "default: all of it"
         ),
     ] = None
+    level: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="resolution of a multiscale image, 0 is the full one; region and labels are in its voxels",
+        ),
+    ] = 0
     spacing: Annotated[
         tuple[float, ...] | Literal["none"] | None,
         Field(

@@ -52,7 +52,7 @@ def segment(
     options : SegmentOptions, optional
         How to segment; the keywords below replace single values of it.
     **keywords
-        Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``region``, ``spacing``,
+        Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``region``, ``level``, ``spacing``,
         ``object_size``, ``tile``, ``overlap``, ``blend``, ``device``, ``precision``,
         ``backend``, ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
         ``min_size``, ``fill_holes``, ``link_slices``.

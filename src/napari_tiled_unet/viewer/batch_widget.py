@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_tiled_unet.viewer.form import Row
 
 # What depends on a layer in the segment widget is written as text here.
-_WRITTEN = ("axes", "channel")
+_WRITTEN = ("axes", "channel", "level")
 _STEPS = 1000
 
 

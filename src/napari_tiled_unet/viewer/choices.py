@@ -54,7 +54,7 @@ class Choices:
         self.state = FormState()
         self._viewer, self._on_change = viewer, on_change
         self._models: dict[str, ModelEntry] = {}
-        self._said: dict[Any, dict[str, Any]] = {}  # axes and channel that the user chose, by layer
+        self._said: dict[Any, dict[str, Any]] = {}  # axes, channel and level that the user chose, by layer
         self._build()
         self.show_values(read_preferences().rows)
         self._listen()
@@ -78,6 +78,7 @@ class Choices:
         self._image.changed.connect(self._changed)
         self._rows["axes"].changed.connect(self._say_axes)
         self._rows["channel"].changed.connect(self._say_channel)
+        self._rows["level"].changed.connect(self._say_level)
         for widget in (self._run_on, *self._rows.values()):
             widget.changed.connect(self._changed)
         self._reread.changed.connect(self._read_again)
@@ -131,14 +132,23 @@ class Choices:
             If a row holds a value that breaks its rule, or nothing would be segmented.
         """
         values = {name: self._rows[name].value for name in self._rows if name not in self.state.idle}
-        values |= {"axes": self.state.axes_taken, "channel": self.state.channel_taken, "region": self._region()}
+        values |= {"axes": self.state.axes_taken, "channel": self.state.channel_taken}
+        values |= {"level": self._level(), "region": self._region()}
         return options_from_rows(values)
 
     def _region(self) -> str | None:
         entry, layer, axes = self._entry(), self.layer, self.state.axes_taken
         if layer is None or axes is None or entry is None:
             return None
-        return region_text(self._run_on.value, layer, axes, self._viewer, entry.spec.axes, self._rows["region"].value)
+        typed = self._rows["region"].value
+        return region_text(self._run_on.value, layer, axes, self._viewer, entry.spec.axes, typed, self._level())
+
+    def _level(self) -> int:
+        """Return the resolution that is chosen; the full one where there is no such choice any more."""
+        if self.layer is None:
+            return 0
+        said: int = self._said.get(self.layer.unique_id, {}).get("level", 0)
+        return said if said < len(facts_of(self.layer).levels) else 0
 
     def _entry(self) -> ModelEntry | None:
         return self._models.get(self._rows["model"].value)
@@ -151,15 +161,21 @@ class Choices:
         Raises
         ------
         OptionsError
-            If their model is not installed.
+            If their model is not installed, or the image has no such level.
         """
         if options.model not in self._models:
             raise OptionsError(
                 f"the recipe is for model {options.model!r}, which is not installed; "
                 f"choose another or install it; there are {', '.join(self._models)}"
             )
+        count = len(facts_of(self.layer).levels) if self.layer is not None else 1
+        if options.level >= count:
+            raise OptionsError(
+                f"the recipe is for level {options.level} of a multiscale image, {self.layer} has {count}; "
+                "choose another image, or take level out of the recipe"
+            )
         self.show_values(rows_of(options) | {"model": options.model, "region": options.region or ""})
-        self._say(axes=options.axes, channel=options.channel)
+        self._say(axes=options.axes, channel=options.channel, level=options.level)
         self.offer_layers()
         with self._run_on.changed.blocked():
             self._run_on.value = RANGE if options.region else WHOLE
@@ -198,6 +214,9 @@ class Choices:
     def _say_channel(self, channel: Any) -> None:
         self._say(channel=None if channel == UNSAID else channel)
 
+    def _say_level(self, level: Any) -> None:
+        self._say(level=0 if level == UNSAID else level)
+
     def _say(self, **said: Any) -> None:
         if self.layer is not None:
             self._said.setdefault(self.layer.unique_id, {}).update(said)
@@ -209,7 +228,7 @@ class Choices:
         entry, layer = self._entry(), self.layer
         said = self._said.get(layer.unique_id, {}) if layer is not None else {}
         self.state = form_state(
-            facts_of(layer) if layer is not None else None,
+            facts_of(layer, self._level()) if layer is not None else None,
             entry.spec if entry is not None else None,
             chosen_axes=said.get("axes"),
             chosen_channel=said.get("channel"),
@@ -224,6 +243,8 @@ class Choices:
         channel = self._rows["channel"]
         channel.offer(state.channels, UNSAID if state.channel_taken is None else state.channel_taken)
         channel.visible = bool(state.channels)
+        self._rows["level"].offer(state.levels, self._level() if state.levels else UNSAID)
+        self._rows["level"].visible = bool(state.levels)
         self._rows["region"].visible = self._run_on.value == RANGE
         for row in option_rows():
             widget, idle = self._rows[row.name], state.idle.get(row.name)

@@ -129,6 +129,8 @@ class LiveLabels:
         The labels to come.
     offset : dict of str to int
         Where they begin in the image.
+    level : int
+        The resolution of a multiscale image that they are of.
     classes : bool
         Whether values are classes, which no tile numbers anew.
     """
@@ -141,6 +143,7 @@ class LiveLabels:
         planned: Planned,
         offset: dict[str, int],
         *,
+        level: int = 0,
         classes: bool = False,
     ) -> None:
         from napari.layers import Labels
@@ -151,7 +154,8 @@ class LiveLabels:
         self._wanted = labels_axes(axes, rgb=bool(source.rgb))
         self._data = np.zeros(planned.shape, np.uint16)
         shown = labels_for_layer(self._data, self._given, self._wanted)
-        placement = labels_placement(source, axes, offset)
+        self._level = level
+        placement = labels_placement(source, axes, offset, level)
         earlier = own_result(layers, source)
         self._replaced = earlier if earlier is not None and earlier.ndim != shown.ndim else None
         self._before: dict[str, Any] | None = None
@@ -221,7 +225,8 @@ class LiveLabels:
         if not self._classes and self._numbered:
             keep_colours(self.layer, self._first_seen(finished.labels))
         forget_features(self.layer)
-        placement = labels_placement(self._source, self._axes, dict(zip(finished.axes, finished.offset, strict=False)))
+        offset = dict(zip(finished.axes, finished.offset, strict=False))
+        placement = labels_placement(self._source, self._axes, offset, self._level)
         _set(self.layer, labels_for_layer(finished.labels, finished.axes, self._wanted), placement)
         self.layer.metadata[METADATA_KEY] = mark_of(self._source, self.layer, finished, more)
         self.layer.editable = True

@@ -115,7 +115,7 @@ class KeptMaps:
         order, finished = self.outcome.order, self.outcome.finished
         offset = dict(zip(finished.axes, finished.offset, strict=False))
         data = labels_for_layer(values, self.axes, labels_axes(order.axes, rgb=bool(order.layer.rgb)))
-        placement = labels_placement(order.layer, order.axes, offset)
+        placement = labels_placement(order.layer, order.axes, offset, order.options.level)
         return Image(
             data,
             name=f"{order.layer.name} {name}",

@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 _FILES = "Recipe (*.yaml *.yml)"
 
 
-def image_expression(layer: napari.layers.Image, axes: str) -> tuple[str, str]:
-    """Return the Python that stands for a layer's image, and the imports that it needs.
+def image_expression(layer: napari.layers.Image, axes: str, level: int = 0) -> tuple[str, str]:
+    """Return the Python that stands for a layer's image at a resolution, and the imports that it needs.
 
     The path of its file where it was read from one, else its data in napari's console.
     """
     path = source_path(layer)
     if path is not None:
         return repr(path), ""
-    data = f"viewer.layers[{layer.name!r}].data" + ("[0]" if layer.multiscale else "")
-    if layer.rgb:
-        return f"Image({data}, {axes!r}, is_rgb=True)", "from napari_tiled_unet import Image"
+    data = f"viewer.layers[{layer.name!r}].data" + (f"[{level}]" if layer.multiscale else "")
+    if layer.rgb or level:
+        more = ", is_rgb=True" * bool(layer.rgb) + f", level={level}" * bool(level)
+        return f"Image({data}, {axes!r}{more})", "from napari_tiled_unet import Image"
     return data, ""
 
 
@@ -139,7 +140,9 @@ class Repeat(Container[Widget]):
 
     def copy_python(self) -> None:
         """Copy the run as a Python script."""
-        self._copy(lambda options, layer, axes: as_python(options, *image_expression(layer, axes)), "Python")
+        self._copy(
+            lambda options, layer, axes: as_python(options, *image_expression(layer, axes, options.level)), "Python"
+        )
 
     def copy_command(self) -> None:
         """Copy the run as a command."""

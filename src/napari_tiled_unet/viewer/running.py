@@ -164,7 +164,7 @@ class Running:
         on_end: Callable[[], None],
         room: Room | None = None,
     ) -> None:
-        image = image_from_layer(order.layer, order.axes)
+        image = image_from_layer(order.layer, order.axes, order.options.level)
         self.order, self.words = order, ""
         self.outcome: Outcome | None = None
         self._viewer, self._bar, self._on_end = viewer, bar, on_end
@@ -218,7 +218,8 @@ class Running:
         axes = self._planned.axes
         spatial = axes[-len(self._planned.plan.shape) :]
         try:
-            region = region_of_view(self.order.layer, self.order.axes, view_of(self._viewer), spatial)
+            level = self.order.options.level
+            region = region_of_view(self.order.layer, self.order.axes, view_of(self._viewer), spatial, level)
         except OptionsError:
             self._focus.look_away()
             return
@@ -268,6 +269,7 @@ class Running:
             self.order.axes,
             planned,
             self._offset,
+            level=self.order.options.level,
             classes=self._model.spec.target.kind == "classes",
         )
         self._bar.plan(planned.n_tiles)
@@ -316,11 +318,12 @@ def written(order: Order, planned: Planned, model: Model, finished: Finished) ->
     exact = pinned(order.options, planned.plan, device=planned.device, precision=ran["precision"])
     exact = exact.changed(backend=ran["backend"])
     if exact.spacing is None:
-        own = image_from_layer(order.layer, order.axes).spacing
+        own = image_from_layer(order.layer, order.axes, order.options.level).spacing
         exact = exact.changed(spacing=own or ("none" if model.spec.spacing else None))
     spatial = "zyx" if order.options.link_slices and "z" in finished.axes else model.spec.axes
     offset = finished.offset or (0,) * len(finished.axes)
-    measured = {"image_axes": order.axes, "axes": finished.axes, "offset": list(offset), "spatial": spatial}
+    measured: dict[str, Any] = {"image_axes": order.axes, "level": exact.level, "axes": finished.axes}
+    measured |= {"offset": list(offset), "spatial": spatial}
     return {"recipe": recipe_text(order.options), "exact": said(exact), "measured": measured}
 
 

@@ -13,7 +13,7 @@ from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.events import Event, Notice
 from napari_tiled_unet.viewer.glimpse import Glimpsed, Sight, with_glimpses
 from napari_tiled_unet.viewer.layers import (
-    full_resolution,
+    data_of,
     image_from_layer,
     labels_axes,
     labels_for_layer,
@@ -145,7 +145,7 @@ class Watch:
 
 def watch_layer(viewer: napari.viewer.Viewer, layer: napari.layers.Image | None, axes: str | None) -> Watch | None:
     """Return the watch over a layer; None where it has other axes."""
-    if layer is None or axes is None or len(full_resolution(layer).shape) != len(axes):
+    if layer is None or axes is None or len(data_of(layer).shape) != len(axes):
         return None
     return Watch(viewer, layer, image_from_layer(layer, axes), axes)
 

@@ -221,7 +221,8 @@ class SegmentWidget(Container[Widget]):
         if self.running or layer is None or axes is None or self.state.problem is not None:
             return None
         try:
-            return image_from_layer(layer, axes), self.segment_options()
+            options = self.segment_options()
+            return image_from_layer(layer, axes, options.level), options
         except TiledUnetError:
             return None
 

@@ -151,7 +151,7 @@ class Tune(Container[Widget]):
         """Return the part of the labels that is on the screen, planes apart; None if none is."""
         order, axes, shape = kept.outcome.order, kept.axes, kept.maps.shape[1:]
         try:
-            region = region_of_view(order.layer, order.axes, view_of(self._viewer), "yx")
+            region = region_of_view(order.layer, order.axes, view_of(self._viewer), "yx", order.options.level)
         except OptionsError:
             return None
         offset = dict(zip(axes, kept.outcome.finished.offset, strict=True))
