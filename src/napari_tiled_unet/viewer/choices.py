@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import Container, PushButton, Widget
+from magicgui.widgets import Container, Widget
 
 from napari_tiled_unet.cards import card_lines
 from napari_tiled_unet.errors import OptionsError
@@ -21,7 +21,7 @@ from napari_tiled_unet.viewer.form import (
 from napari_tiled_unet.viewer.layers import facts_of, is_image_layer, is_shapes_layer
 from napari_tiled_unet.viewer.preferences import read_preferences, use_model_folder
 from napari_tiled_unet.viewer.regions import FRAME, RANGE, VIEW, WHOLE, region_text
-from napari_tiled_unet.viewer.rows import DropDown, folding, row_widget, show_meaning, side_by_side
+from napari_tiled_unet.viewer.rows import DropDown, folding, push_button, row_widget, show_meaning, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class Choices:
     def _build(self) -> None:
         self._image = DropDown(name="layer", label="image", tooltip="the Image layer to segment")
         self._rows: dict[str, Any] = {row.name: row_widget(row) for row in option_rows()}
-        self._reread = PushButton(text="↻", name="reread", tooltip="look for models again")
+        self._reread = push_button("", name="reread", tooltip="look for models again", icon="again")
         self._reread.native.setFixedWidth(30)
         common = [self._rows[row.name] for row in option_rows() if not row.advanced and row.name != "model"]
         advanced = [self._rows[row.name] for row in option_rows() if row.advanced]

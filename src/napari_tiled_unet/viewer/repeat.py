@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import Container, PushButton, Widget
+from magicgui.widgets import Container, Widget
 from napari.utils.notifications import show_info
 from qtpy.QtGui import QAction  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication, QFileDialog, QMenu
@@ -15,7 +15,7 @@ from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.recipe import as_command, as_python, parse_recipe, read_recipe, write_recipe
 from napari_tiled_unet.viewer.layers import METADATA_KEY, is_image_layer
-from napari_tiled_unet.viewer.rows import side_by_side
+from napari_tiled_unet.viewer.rows import push_button, side_by_side
 from napari_tiled_unet.viewer.running import tell
 
 if TYPE_CHECKING:
@@ -100,17 +100,21 @@ class Repeat(Container[Widget]):
         super().__init__(labels=False, name="repeat")
         self._options, self._source, self._take = options, source, take
         self._run_again, self._layers = run_again, layers
-        python = PushButton(
-            text="Python",
+        python = push_button(
+            "Python",
             name="copy_python",
             tooltip="copy the last run on this image as Python; before the first run, what the form says",
+            icon="copy",
         )
-        command = PushButton(
-            text="Command",
+        command = push_button(
+            "Command",
             name="copy_command",
             tooltip="copy the last run on this image as a command; before the first run, what the form says",
+            icon="copy",
         )
-        recipe = PushButton(text="Recipe", name="recipe", tooltip="save or load a recipe, or run one on another image")
+        recipe = push_button(
+            "Recipe", name="recipe", tooltip="save or load a recipe, or run one on another image", icon="read"
+        )
         python.changed.connect(self.copy_python)
         command.changed.connect(self.copy_command)
         self.menu = QMenu(recipe.native)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import Container, FloatSlider, PushButton, Slider, Widget
+from magicgui.widgets import Container, FloatSlider, Slider, Widget
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QAbstractSlider, QMenu
 
@@ -17,7 +17,7 @@ from napari_tiled_unet.viewer.maps import KeptMaps, renumbered
 from napari_tiled_unet.viewer.measuring import forget_features
 from napari_tiled_unet.viewer.regions import region_of_view, view_of
 from napari_tiled_unet.viewer.repeat import add_entry
-from napari_tiled_unet.viewer.rows import side_by_side
+from napari_tiled_unet.viewer.rows import push_button, side_by_side
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.worker import Latest
 
@@ -72,7 +72,11 @@ class Tune(Container[Widget]):
             slider.changed.connect(self._moved)
             self.track(name).sliderReleased.connect(self.decode_all)
             slider.native.setMinimumWidth(60)
-        layers = PushButton(text="Show", name="show", tooltip="maps and uncertainty of the last run as layers")
+            # magicgui gives the tooltip to the slider alone, not to its number.
+            slider.native.setToolTip(slider.tooltip)
+        layers = push_button(
+            "Show", name="show", tooltip="maps and uncertainty of the last run as layers", icon="layers"
+        )
         self.menu = QMenu(layers.native)
         add_entry(self.menu, "Maps", "what the network gave, an image layer each", self.show_maps)
         add_entry(self.menu, "Uncertainty", "how unsure the network is, as entropy from 0 to 1", self.show_uncertainty)
