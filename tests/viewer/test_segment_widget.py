@@ -442,6 +442,24 @@ class TestForm:
         assert {"blobs", "blobs-3d"} <= set(docked.control("model").choices)
         assert "bright blobs, by construction" in docked.control("model").tooltip
 
+    def test_a_model_that_cannot_fit_the_layer_is_grey_and_says_why(
+        self, viewer: Viewer, docked: SegmentWidget
+    ) -> None:
+        box = docked.control("model").native
+
+        def grey() -> dict[str, str]:
+            items = [box.model().item(i) for i in range(box.count())]
+            return {item.text(): item.toolTip() for item in items if not item.isEnabled()}
+
+        assert grey() == {}
+        flat, stack = viewer.add_image(PLANE, name="flat"), viewer.add_image(STACK, name="stack")
+        docked.layer = flat
+        reason = "model 'blobs-3d' needs axes zyx, 'flat' has only 2: choose a stack, or a 2D model"
+        assert grey()["blobs-3d (3D)"] == reason
+        assert "blobs (2D)" not in grey()
+        docked.layer = stack
+        assert grey() == {}
+
     def test_a_new_model_is_found(self, docked: SegmentWidget, user_models: Path) -> None:
         new = user_models / "newcomer.safetensors"
         new.write_bytes((user_models / "blobs.safetensors").read_bytes())

@@ -14,6 +14,7 @@ from napari_tiled_unet.viewer.form import (
     UNSAID,
     FormState,
     form_state,
+    misfit,
     option_rows,
     options_from_rows,
     rows_of,
@@ -233,6 +234,9 @@ class Choices:
             chosen_axes=said.get("axes"),
             chosen_channel=said.get("channel"),
         )
+        facts = facts_of(layer) if layer is not None else None
+        unfit = {name: misfit(facts, other.spec) for name, other in self._models.items()}
+        self._rows["model"].grey({name: reason for name, reason in unfit.items() if reason is not None})
         if entry is not None:
             self._rows["model"].tooltip = "\n".join(card_lines(entry.spec, entry.path))
         self._apply(self.state)

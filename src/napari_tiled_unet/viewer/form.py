@@ -264,6 +264,13 @@ def axes_text(axes: str, shape: tuple[int, ...]) -> str:
     return " · ".join(f"{axis} {size}" for axis, size in zip(axes, shape, strict=True))
 
 
+def misfit(facts: LayerFacts | None, spec: ModelSpec) -> str | None:
+    """Return why a model can never run on a layer, whatever its axes are taken for; None if it may."""
+    if facts is None or any(set(spec.axes) <= set(reading) for reading in axes_readings(facts, spec.axes)):
+        return None
+    return _no_reading(facts, spec)
+
+
 def _no_reading(facts: LayerFacts, spec: ModelSpec) -> str:
     ndim = len(facts.shape) - facts.rgb
     if ndim < len(spec.axes):

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, 
 from napari_tiled_unet.viewer.form import AUTOMATIC, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari_tiled_unet.viewer.form import Choice, Row
 
@@ -51,6 +51,13 @@ class DropDown(ComboBox):
                 self.reset_choices()
             if self._offered and self.value != value:
                 self.value = value
+
+    def grey(self, reasons: Mapping[Any, str]) -> None:
+        """Grey the choices that cannot be taken; the reason is their tooltip."""
+        items = self.native.model()
+        for place, (_, value) in enumerate(self._offered):
+            items.item(place).setEnabled(value not in reasons)
+            self.native.setItemData(place, reasons.get(value, ""), Qt.ItemDataRole.ToolTipRole)
 
     def rename_automatic(self, text: str) -> None:
         """Show ``text`` for the automatic choice, if there is one."""
