@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +43,7 @@ _SHOW_EVERY = 0.2
 
 
 def train_events(lesson: Lesson, sight: Sight) -> Generator[Event, None, None]:
-    """Yield the events of a training with glimpses of what is looked at; an error comes as the last event.
+    """Yield the events of a training with glimpses of what is looked at.
 
     Parameters
     ----------
@@ -53,24 +52,20 @@ def train_events(lesson: Lesson, sight: Sight) -> Generator[Event, None, None]:
     sight : Sight
         What is looked at.
     """
-    try:
-        # Here and not above: the import of torch must not hold up the viewer.
-        from napari_tiled_unet.training.loop import run_session
-        from napari_tiled_unet.training.preparation import prepare
+    # Here and not above: the import of torch must not hold up the viewer.
+    from napari_tiled_unet.training.loop import run_session
+    from napari_tiled_unet.training.preparation import prepare
 
-        with one_core_left():
-            session = prepare(
-                lesson.images,
-                lesson.labels,
-                lesson.options,
-                out=lesson.out,
-                resume=lesson.resume,
-                overwrite=lesson.overwrite,
-            )
-            yield from with_glimpses(run_session(session), session, sight)
-    except Exception as error:  # noqa: BLE001  whatever it is, the user must hear of it
-        traceback.clear_frames(error.__traceback__)
-        yield Failed(error)
+    with one_core_left():
+        session = prepare(
+            lesson.images,
+            lesson.labels,
+            lesson.options,
+            out=lesson.out,
+            resume=lesson.resume,
+            overwrite=lesson.overwrite,
+        )
+        yield from with_glimpses(run_session(session), session, sight)
 
 
 class Watch:

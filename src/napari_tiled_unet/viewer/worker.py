@@ -47,10 +47,7 @@ class Loaded(Event):
 def segment_events(
     image: Image, options: SegmentOptions, focus: Focus | None = None, room: Room | None = None
 ) -> Generator[Event, None, None]:
-    """Yield the events of a run, tiles as their labels; an error comes as the last event.
-
-    The worker takes a RuntimeError, which torch raises for almost anything, for its own
-    deletion and drops it: errors therefore travel as events.
+    """Yield the events of a run, tiles as their labels.
 
     Parameters
     ----------
@@ -61,19 +58,14 @@ def segment_events(
     room : callable, optional
         Makes the array that takes the maps; they are not kept without.
     """
-    try:
-        # Here and not above: the import of torch must not hold up the viewer.
-        from napari_tiled_unet.segmentation import iter_segment
+    # Here and not above: the import of torch must not hold up the viewer.
+    from napari_tiled_unet.segmentation import iter_segment
 
-        with one_core_left():
-            model = loaded_model(options.model)
-            yield Loaded(model)
-            events = iter_segment(image, model, options=options, live=True, focus=focus, keep_maps=room or False)
-            yield from _with_labels(events, model, options)
-    except Exception as error:  # noqa: BLE001  whatever it is, the user must hear of it
-        # The frames hold image and maps, which a kept notification would keep as well.
-        traceback.clear_frames(error.__traceback__)
-        yield Failed(error)
+    with one_core_left():
+        model = loaded_model(options.model)
+        yield Loaded(model)
+        events = iter_segment(image, model, options=options, live=True, focus=focus, keep_maps=room or False)
+        yield from _with_labels(events, model, options)
 
 
 def _with_labels(
@@ -166,13 +158,27 @@ class ClosingWorker(GeneratorWorker):  # type: ignore[misc]
             self._gen.close()
 
 
+def _with_error(events: Callable[..., Generator[Event, None, None]], *arguments: Any) -> Generator[Event, None, None]:
+    """Yield events; an error comes as the last one.
+
+    The worker takes a RuntimeError, which torch raises for almost anything, for its own
+    deletion and drops it: errors therefore travel as events.
+    """
+    try:
+        yield from events(*arguments)
+    except Exception as error:  # noqa: BLE001  whatever it is, the user must hear of it
+        # The frames hold image and maps, which a kept notification would keep as well.
+        traceback.clear_frames(error.__traceback__)
+        yield Failed(error)
+
+
 class Errand:
     """A generator of events in a thread of its own, as the main thread sees it.
 
     Parameters
     ----------
     events : callable
-        Makes the generator, in that thread.
+        Makes the generator, in that thread; what it raises is heard as :class:`Failed`.
     *arguments
         What it is called with.
     on_event : callable
@@ -190,7 +196,7 @@ class Errand:
     ) -> None:
         self.cancelled = False
         self._on_event, self._on_end = on_event, on_end
-        self._worker = create_worker(events, *arguments, _worker_class=ClosingWorker)
+        self._worker = create_worker(_with_error, events, *arguments, _worker_class=ClosingWorker)
         self._worker.yielded.connect(self._hear)
         self._worker.finished.connect(self._end)
         self._worker.start()
