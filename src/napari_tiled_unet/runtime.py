@@ -222,7 +222,8 @@ class Runner:
         runner = cls(network, activate, device, dtype, backend=options.backend, checked=checked, flips=flips)
         # In-place changes of weights count; another object is another network.
         weights = sum(p._version for p in network.parameters())
-        key = (weights, str(device), runner.precision, runner.backend, runner._checked)
+        # So does what is made of its logits: models of different targets may share a network.
+        key = (weights, activate, str(device), runner.precision, runner.backend, runner._checked)
         settled = _SETTLED.setdefault(network, {}).setdefault(key, [])
         with suppress(IndexError):
             runner._take(settled.pop())
