@@ -166,6 +166,14 @@ class SegmentOptions(Options):
             description="how tiles meet: crop writes each voxel once, gaussian averages", json_schema_extra=_ADVANCED
         ),
     ] = "crop"
+    flips: Annotated[
+        bool,
+        Field(
+            description="the network also sees each tile mirrored along y, x and both, and its maps are averaged: "
+            "4 times the time",
+            json_schema_extra=_ADVANCED,
+        ),
+    ] = False
     device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N or mps", json_schema_extra=_ADVANCED)] = "auto"
     precision: Annotated[
         Precision,

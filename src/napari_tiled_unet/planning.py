@@ -66,6 +66,8 @@ class Costs:
         Kind of device; the CPU shares its memory with everything else.
     largest_tile : int
         Voxels; larger tiles are not taken where there is a choice.
+    views : int
+        How many times the network sees each tile, one after the other.
     """
 
     voxel_bytes: float
@@ -73,6 +75,7 @@ class Costs:
     call_voxels: float = 2500.0
     device: str = "cpu"
     largest_tile: int = _LARGEST_TILE
+    views: int = 1
 
     @property
     def comfort(self) -> float:
@@ -80,9 +83,11 @@ class Costs:
         return min(self.budget, _COMFORT) if self.device == "cpu" else self.budget
 
     @classmethod
-    def of(cls, voxel_bytes: float, budget: int, operations: int, voxel_work: float, device: str) -> Costs:
+    def of(
+        cls, voxel_bytes: float, budget: int, operations: int, voxel_work: float, device: str, *, views: int = 1
+    ) -> Costs:
         """Return the costs of a network by its footprint."""
-        return cls(voxel_bytes, budget, operations * _CALL_WORK / max(voxel_work, 1.0), device)
+        return cls(voxel_bytes, budget, operations * _CALL_WORK / max(voxel_work, 1.0), device, views=views)
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,7 @@ class Choice:
             f"{len(plan)} tiles of {_by(plan.tile)} in batches of {self.batch}; "
             f"{costs.budget / _GIB:.2f} GiB may be used, {costs.comfort / _GIB:.2f} GiB where there is a choice, "
             f"{costs.voxel_bytes:.0f} bytes per voxel",
+            *self._views_line(),
             f"  {'tile':>18} {'tiles':>7} {'voxels computed':>16} {'per voxel':>10} {'GiB':>7} {'cost':>7}",
         ]
         for place, c in enumerate(self.considered):
@@ -163,6 +169,10 @@ class Choice:
             lines.append(row.rstrip())
         return lines
 
+    def _views_line(self) -> list[str]:
+        views = self.costs.views
+        return [] if views == 1 else [f"each tile is computed {views} times, mirrored: {views} times the work below"]
+
     def numbers(self) -> dict[str, Any]:
         """Return what provenance keeps."""
         return {
@@ -172,6 +182,7 @@ class Choice:
             "tiles_per_frame": len(self.plan),
             "batch": self.batch,
             "work_ratio": round(self.plan.work_ratio, 4),
+            "views": self.costs.views,
             "voxel_bytes": round(self.costs.voxel_bytes, 1),
         }
 
@@ -257,7 +268,7 @@ def choose_soon(choice: Choice, voxel_work: float, itemsize: int, choose: Callab
     choose : callable
         Chooses again, by other costs.
     """
-    largest = int(_SOON_WORK[itemsize] / max(voxel_work, 1.0))
+    largest = int(_SOON_WORK[itemsize] / max(voxel_work * choice.costs.views, 1.0))
     if choice.costs.device != "cpu" or math.prod(choice.plan.tile) <= largest:
         return choice
     sooner = choose(replace(choice.costs, largest_tile=largest))

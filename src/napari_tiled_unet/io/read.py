@@ -18,7 +18,7 @@ from napari_tiled_unet.io.tiff import LAZY_BYTES, read_tiff
 _TIFF = (".tif", ".tiff", ".lsm")
 _PICTURE = (".png", ".jpg", ".jpeg", ".bmp")
 _SUFFIXES = (*_TIFF, *_PICTURE, ".npy", ".zarr")
-_RESULTS = ("_labels.ome.tif", "_maps.ome.tif")
+_RESULTS = ("_labels.ome.tif", "_maps.ome.tif", "_spread.ome.tif")
 # How pictures that are neither grey nor RGB are read: palettes and print colours as what they look like.
 _AS_SHOWN = {"LA": "L", "La": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
 
@@ -119,8 +119,8 @@ def _any_size() -> Iterator[None]:
 def image_files(paths: Iterable[str | Path]) -> list[Path]:
     """Return the image files that paths stand for: a folder is the images in it, sorted.
 
-    Results of earlier runs (``*_labels.ome.tif``, ``*_maps.ome.tif``) and hidden files in
-    a folder are left out. Paths that do not exist are kept, so that each is reported.
+    Results of earlier runs (``*_labels.ome.tif``, ``*_maps.ome.tif``, ``*_spread.ome.tif``) and hidden
+    files in a folder are left out. Paths that do not exist are kept, so that each is reported.
     """
     files: list[Path] = []
     for path in map(Path, paths):

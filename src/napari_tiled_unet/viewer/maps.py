@@ -109,7 +109,11 @@ class KeptMaps:
         """Return what :meth:`uncertainty` gave as a layer over the image."""
         return self._layer(values, "uncertainty", "magma")
 
-    def _layer(self, values: Maps, name: str, colormap: str) -> napari.layers.Image:
+    def spread_layer(self, values: Maps) -> napari.layers.Image:
+        """Return the spread over flips as a layer over the image; 0.5 is the most that values within 0 to 1 have."""
+        return self._layer(values, "spread over flips", "magma", largest=0.5)
+
+    def _layer(self, values: Maps, name: str, colormap: str, largest: float = 1.0) -> napari.layers.Image:
         from napari.layers import Image
 
         order, finished = self.outcome.order, self.outcome.finished
@@ -120,7 +124,7 @@ class KeptMaps:
             data,
             name=f"{order.layer.name} {name}",
             colormap=colormap,
-            contrast_limits=(0, 1),
+            contrast_limits=(0, largest),
             blending="additive",
             **placement,
         )

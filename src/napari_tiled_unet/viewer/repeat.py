@@ -211,9 +211,10 @@ def _without_file(layer: Any, what: str) -> str:
     return f"; {layer.name!r} is of no file: save it and put its path for IMAGE"
 
 
-def add_entry(menu: QMenu, text: str, tooltip: str, action: Callable[[], None]) -> None:
-    """Add an entry with a tooltip to a menu."""
+def add_entry(menu: QMenu, text: str, tooltip: str, action: Callable[[], None]) -> QAction:
+    """Add an entry with a tooltip to a menu, and return it."""
     entry = QAction(text, menu)
     entry.setToolTip(tooltip)
     entry.triggered.connect(lambda *_: action())
     menu.addAction(entry)
+    return entry

@@ -280,8 +280,8 @@ class Running:
         assert self._model is not None
         self.words = finished_text(finished, self._notes)
         planned = self._planned
-        voxels = planned.plan.voxels_computed * planned.n_frames
-        learn(self._model, planned.device, planned.precision, voxels, time.perf_counter() - self._planned_at)
+        seconds = time.perf_counter() - self._planned_at
+        learn(self._model, planned.device, planned.precision, planned.voxels, seconds)
         labels = self._live.finish(finished, written(self.order, self._planned, self._model, finished))
         self.outcome = Outcome(self.order, self._model, self._planned, finished, labels)
 

@@ -80,6 +80,8 @@ class Tune(Container[Widget]):
         self.menu = QMenu(layers.native)
         add_entry(self.menu, "Maps", "what the network gave, an image layer each", self.show_maps)
         add_entry(self.menu, "Uncertainty", "how unsure the network is, as entropy from 0 to 1", self.show_uncertainty)
+        flips = "how much the maps differ when the image is mirrored, from 0 to 0.5"
+        self.spread_entry = add_entry(self.menu, "Spread over flips", flips, self.show_spread)
         layers.native.setMenu(self.menu)
         self.extend([*self._sliders.values(), side_by_side(layers, label="layers", name="layers")])
         self.margins = (0, 0, 0, 0)
@@ -109,6 +111,7 @@ class Tune(Container[Widget]):
         self.kept = kept
         if kept is None:
             return
+        self.spread_entry.setVisible(kept.outcome.finished.spread is not None)
         target, options = kept.outcome.model.spec.target, kept.outcome.order.options
         for name, slider in self._sliders.items():
             slider.visible = target.kind == "objects"
@@ -247,6 +250,11 @@ class Tune(Container[Widget]):
         kept = self.kept
         if kept is not None:
             self._decoder.ask(kept.uncertainty, lambda values: self._add(kept, values))
+
+    def show_spread(self) -> None:
+        """Show how much the maps differed over the flips of the run as an image layer."""
+        if self.kept is not None and self.kept.outcome.finished.spread is not None:
+            self._viewer.layers.append(self.kept.spread_layer(self.kept.outcome.finished.spread))
 
     def _add(self, kept: KeptMaps, values: Any) -> None:
         if isinstance(values, Exception):
