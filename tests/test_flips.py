@@ -18,6 +18,7 @@ from napari_tiled_unet import cli, read_image
 from napari_tiled_unet import forecast as forecasting
 from napari_tiled_unet.backends.interface import RUNTIMES
 from napari_tiled_unet.backends.pytorch import TorchBackend
+from napari_tiled_unet.candidates import Costs
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Finished, FrameDone, Notice, Planned, TileDone
 from napari_tiled_unet.flips import VIEWS, Flips, views_of
@@ -26,7 +27,7 @@ from napari_tiled_unet.io import image_files
 from napari_tiled_unet.model import Model, ModelSpec
 from napari_tiled_unet.normalise import Normalisation, Statistics
 from napari_tiled_unet.options import SegmentOptions
-from napari_tiled_unet.planning import Choice, Costs, choose_soon, choose_tiles
+from napari_tiled_unet.planning import Choice, choose_soon, choose_tiles
 from napari_tiled_unet.predict import Manner, iter_predict
 from napari_tiled_unet.recipe import as_command, as_python, parse_recipe, recipe_text
 from napari_tiled_unet.runtime import Runner

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_tiled_unet.candidates import Costs
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Notice, Planned, TileDone
 from napari_tiled_unet.flips import views_of
 from napari_tiled_unet.normalise import Normalisation, Statistics, measure
-from napari_tiled_unet.planning import Choice, Costs, choose_soon, choose_tiles
+from napari_tiled_unet.planning import Choice, choose_soon, choose_tiles
 from napari_tiled_unet.predict import Empty, Manner, SmallerBatches, TileShortageError, iter_predict
 from napari_tiled_unet.runtime import free_memory
 from napari_tiled_unet.seams import SeamError, certify
