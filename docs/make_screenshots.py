@@ -118,7 +118,7 @@ def foretell_too_much(viewer: Viewer, widget: SegmentWidget, application: Any) -
 
 def tune(viewer: Viewer, widget: SegmentWidget, application: Any) -> None:
     """Photograph uncertainty and labels after a move of a slider."""
-    widget._tune.slider("foreground_threshold").value = 0.3
+    widget._tune.slider("foreground_threshold").value = 0.6
     settle(widget, application)
     widget._tune.show_uncertainty()
     settle(widget, application)
@@ -155,7 +155,7 @@ def look_inside(viewer: Viewer, application: Any) -> None:
     viewer.window._qt_window.resizeDocks([dock], [320], _horizontal())
     while widget.busy:
         application.processEvents()
-    widget["level"].value = 1
+    widget.control("level").value = 1
     widget.show_inside()
     while widget.busy:
         application.processEvents()

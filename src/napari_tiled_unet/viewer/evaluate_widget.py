@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QTableWidget, QTableWidgetItem
 
-from napari_tiled_unet.viewer.rows import Departure, DropDown, push_button, sentence
+from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.schooling import SHOWN
 from napari_tiled_unet.viewer.teaching import is_own_result
@@ -61,7 +61,8 @@ class EvaluateWidget(Container[Widget]):
             widgets=[self._predicted, self._true, self._target, self._stack], name="form"
         )
         form.margins = (0, 0, 0, 0)
-        self.extend([form, self._evaluate, self._line])
+        self.extend([self._evaluate, self._line])
+        self.native.layout().insertWidget(0, ScrollingRows(form))
         self._add_table_and_list()
         self._evaluate.changed.connect(self.evaluate)
         self._true.changed.connect(self._show_stack)

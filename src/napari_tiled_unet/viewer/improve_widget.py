@@ -18,7 +18,7 @@ from napari_tiled_unet.viewer.correction import candidate_path, take, taken_path
 from napari_tiled_unet.viewer.form import UNSAID
 from napari_tiled_unet.viewer.improving import Correction, Judged, drop, improve_events, improvement_options
 from napari_tiled_unet.viewer.layers import METADATA_KEY, image_from_layer, is_image_layer
-from napari_tiled_unet.viewer.rows import Departure, DropDown, push_button, sentence, side_by_side
+from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence, side_by_side
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.schooling import SHOWN, Schooling, watch_layer
 from napari_tiled_unet.viewer.teaching import Lesson, is_own_result, labels_from_layer
@@ -101,7 +101,8 @@ class ImproveWidget(Container[Widget]):
         )
         form.margins = (0, 0, 0, 0)
         self._answer = side_by_side(self._take, self._discard, name="answer")
-        self.extend([form, side_by_side(self._improve, self._cancel, name="buttons"), self._line, self._answer])
+        self.extend([side_by_side(self._improve, self._cancel, name="buttons"), self._line, self._answer])
+        self.native.layout().insertWidget(0, ScrollingRows(form))
         self.native.layout().insertWidget(2, self.chart)
         self.native.setMinimumWidth(260)
 

@@ -13,7 +13,7 @@ from napari_tiled_unet.errors import TiledUnetError
 from napari_tiled_unet.features import write_features
 from napari_tiled_unet.viewer.layers import is_image_layer, is_labels_layer
 from napari_tiled_unet.viewer.measuring import measurement, show_features, source_of
-from napari_tiled_unet.viewer.rows import Departure, DropDown, push_button, sentence, side_by_side
+from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence, side_by_side
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.worker import Latest
 
@@ -110,7 +110,8 @@ class MeasureWidget(Container[Widget]):
         self._measure = Measure(self._say)
         rows: Container[Widget] = Container(widgets=[self._labels_row, self._image_row])
         rows.margins = (0, 0, 0, 0)
-        self.extend([rows, side_by_side(self._go, self._export, name="buttons"), self._line])
+        self.extend([side_by_side(self._go, self._export, name="buttons"), self._line])
+        self.native.layout().insertWidget(0, ScrollingRows(rows))
         self.native.setMinimumWidth(240)
         self._labels_row.changed.connect(self._follow)
         self._go.changed.connect(self.measure)

@@ -261,7 +261,6 @@ class Running:
 
     def _plan(self, planned: Planned) -> None:
         self._planned, self._planned_at = planned, time.perf_counter()
-        assert self._model is not None
         self.look()
         self._live = LiveLabels(
             self._viewer.layers,
@@ -270,7 +269,6 @@ class Running:
             planned,
             self._offset,
             level=self.order.options.level,
-            classes=self._model.spec.target.kind == "classes",
         )
         self._bar.plan(planned.n_tiles)
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from napari_tiled_unet.options import SegmentOptions
 
     Room = Callable[[tuple[int, ...]], npt.NDArray[np.float32] | None]
+
+
+# Seconds between two parts of a tile; of a megapixel full of nuclei there are about five.
+_BREATH = 0.005
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,18 @@ def _with_labels(
     events: Generator[Event, None, None], model: Model, options: SegmentOptions
 ) -> Generator[Event, None, None]:
     planned: Planned | None = None
+    numbered = 0
     with contextlib.closing(events):
         for event in events:
             if isinstance(event, Planned):
                 planned = event
             if isinstance(event, TileDone) and event.maps is not None and planned is not None:
-                yield tile_labels(event, model.spec.target, options, planned)
+                parts, numbered = tile_labels(event, model.spec.target, options, planned, numbered)
+                for place, part in enumerate(parts):
+                    if place:
+                        # Time to draw the one before, and to hear the user.
+                        time.sleep(_BREATH)
+                    yield part
                 yield replace(event, maps=None)
             elif isinstance(event, FrameDone):
                 yield replace(event, maps=None)
