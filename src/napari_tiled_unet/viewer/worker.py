@@ -119,11 +119,16 @@ def loaded_model(name: str) -> Model:
 
 @functools.cache
 def warm_up() -> None:
-    """Import what napari imports at the first Labels layer, which would hold up the viewer then."""
+    """Import and reckon what napari does at the first Labels layer, which would hold up the viewer then."""
     import numpy as np
     from napari.layers import Labels
 
     Labels(np.zeros((2, 2), np.uint8))
+    with contextlib.suppress(ImportError):
+        # The outline of its polygon tool has patterns of dashes, which vispy keeps once it has them.
+        from vispy.visuals.line.dash_atlas import DashAtlas
+
+        DashAtlas()
 
 
 @contextlib.contextmanager
