@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--kind", default="fluorescence", help="images whose kind starts with this")
     parser.add_argument("--model", default="nuclei", help="name or path of a model")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--flips", action="store_true", help="average over mirrored views")
     parser.add_argument("--record", action="store_true", help="write the scores into the model file")
     parser.add_argument("--figures", type=Path, help="write the six worst images to this folder")
     arguments = parser.parse_args()
@@ -65,7 +66,8 @@ def main() -> None:
     for name, image, truth in read_split(arguments.data, arguments.split, arguments.kind):
         axes = "yx" if image.ndim == 2 else "yxc"
         started = time.perf_counter()
-        labels = segment(image if image.ndim == 2 else grey(image), model, axes=axes[:2], precision=arguments.precision)
+        plane = image if image.ndim == 2 else grey(image)
+        labels = segment(plane, model, axes=axes[:2], precision=arguments.precision, flips=arguments.flips)
         seconds += time.perf_counter() - started
         megapixels += truth.size / 1e6
         scored.append(Scored(name, image, truth, labels))

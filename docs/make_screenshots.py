@@ -94,6 +94,7 @@ def take_pictures(viewer: Viewer) -> None:
     photograph(viewer, application, IMAGES / "widget.png")
     widget.control("advanced").native.click()
     photograph(viewer, application, IMAGES / "widget-advanced.png")
+    foretell_too_much(viewer, widget, application)
     widget.control("advanced").native.click()
     tune(viewer, widget, application)
     run_in_tiles(viewer, widget, application)
@@ -106,9 +107,18 @@ def settle(widget: SegmentWidget, application: Any) -> None:
         application.processEvents()
 
 
+def foretell_too_much(viewer: Viewer, widget: SegmentWidget, application: Any) -> None:
+    """Photograph the forecast of a run that does not fit the memory."""
+    widget.control("tile").value, widget.control("memory").value = "520, 696", "0.1"
+    settle(widget, application)
+    photograph(viewer, application, IMAGES / "widget-too-much.png")
+    widget.control("tile").value = widget.control("memory").value = ""
+    settle(widget, application)
+
+
 def tune(viewer: Viewer, widget: SegmentWidget, application: Any) -> None:
     """Photograph uncertainty and labels after a move of a slider."""
-    widget._tune.slider("foreground_threshold").value = 0.3
+    widget._tune.slider("foreground_threshold").value = 0.6
     settle(widget, application)
     widget._tune.show_uncertainty()
     settle(widget, application)
@@ -145,7 +155,7 @@ def look_inside(viewer: Viewer, application: Any) -> None:
     viewer.window._qt_window.resizeDocks([dock], [320], _horizontal())
     while widget.busy:
         application.processEvents()
-    widget["level"].value = 1
+    widget.control("level").value = 1
     widget.show_inside()
     while widget.busy:
         application.processEvents()
@@ -173,6 +183,7 @@ def take_lessons(viewer: Viewer) -> None:
     viewer.add_labels(painted, name="painted", scale=viewer.layers[0].scale)
     train(viewer, application)
     evaluate(viewer, truth, application)
+    improve(viewer, truth, application)
 
 
 def train(viewer: Viewer, application: Any) -> None:
@@ -225,6 +236,35 @@ def evaluate(viewer: Viewer, truth: Any, application: Any) -> None:
         application.processEvents()
     viewer.reset_view()
     photograph(viewer, application, IMAGES / "widget-evaluate.png")
+
+
+def improve(viewer: Viewer, truth: Any, application: Any) -> None:
+    """Correct the labels of a quarter, and photograph the comparison of old and new model."""
+    from napari_tiled_unet.viewer.improve_widget import ImproveWidget
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+    del viewer.layers[1:]
+    for shown in list(viewer.window._wrapped_dock_widgets.values()):
+        shown.close()
+    segmenting = SegmentWidget(viewer)
+    segmenting.segment()
+    settle(segmenting, application)
+    labels = viewer.layers["nuclei labels"]
+    corrected = labels.data.astype("uint32")
+    quarter = tuple(slice(0, n // 2) for n in corrected.shape)
+    free = int(corrected.max()) + 1
+    corrected[quarter] = truth[quarter] + free * (truth[quarter] > 0)
+    labels.data = corrected
+    widget = ImproveWidget(viewer)
+    dock = viewer.window.add_dock_widget(widget, name="Improve (Tiled U-Net)", area="right")
+    viewer.window._qt_window.resizeDocks([dock], [340], _horizontal())
+    widget.control("steps").value = 48
+    viewer.reset_view()
+    widget.improve()
+    while widget.running:
+        application.processEvents()
+    photograph(viewer, application, IMAGES / "widget-improve.png")
+    widget.discard()
 
 
 def photograph(viewer: Viewer, application: Any, path: Path) -> None:

@@ -497,6 +497,10 @@ def test_ome_zarr(tmp_path: Path, version: str) -> None:
     assert image.units == "micrometer"
     assert isinstance(image.data, zarr.Array)
     np.testing.assert_array_equal(next(image.frames("zyx")).read(), data)
+    half = read_image(tmp_path / "a.ome.zarr", level=1)
+    assert (half.level, half.shape, half.spacing) == (1, (2, 3, 10, 15), (2.0, 1.0, 0.5))
+    with pytest.raises(ImageError, match=r"level=2: 'a.ome.zarr' has 2 resolutions, 0 to 1; take one of those"):
+        read_image(tmp_path / "a.ome.zarr", level=2)
 
 
 def test_the_axes_of_old_ome_zarr(tmp_path: Path) -> None:
@@ -792,3 +796,29 @@ def test_descriptions_that_are_not_ours_are_empty(tmp_path: Path, text: str) -> 
 def test_pictures(tmp_path: Path) -> None:
     write_png(tmp_path / "p.png", noise(5, 6, 3).astype(np.uint8))
     assert read_image(tmp_path / "p.png").shape == (5, 6, 3)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("stored", [{}, {"compression": "zlib"}], ids=["plain", "compressed"])
+def test_a_level_of_a_pyramid(
+    tmp_path: Path, lazy: bool, stored: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lazy:
+        monkeypatch.setattr("napari_tiled_unet.io.tiff.LAZY_BYTES", 0)
+    data = noise(3, 64, 80)
+    sizes = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tiff:
+        tiff.write(data, subifds=1, tile=(16, 16), metadata={"axes": "ZYX", **sizes}, **stored)
+        tiff.write(data[:, ::2, ::4], subfiletype=1, tile=(16, 16), **stored)
+    image = read_image(tmp_path / "a.ome.tif", level=1)
+    assert (image.level, image.axes, image.shape) == (1, "zyx", (3, 32, 20))
+    assert image.spacing == (2.0, 1.0, 1.0)
+    assert image.notes == ("a.ome.tif holds 2 resolutions, number 1 is taken",)
+    np.testing.assert_array_equal(next(image.frames("zyx")).read(), data[None, :, ::2, ::4])
+    np.testing.assert_array_equal(next(read_image(tmp_path / "a.ome.tif").frames("zyx")).read(), data[None])
+
+
+def test_one_resolution_has_no_other_level(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", noise(8, 8))
+    with pytest.raises(ImageError, match=r"level=1: 'a.npy' has one resolution; take one of those, 0 is the full one"):
+        read_image(tmp_path / "a.npy", level=1)

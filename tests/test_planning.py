@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_tiled_unet.candidates import Costs
 from napari_tiled_unet.errors import MemoryBudgetError, OptionsError
 from napari_tiled_unet.networks.footprint import footprint
 from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
-from napari_tiled_unet.planning import Choice, Costs, choose_soon, choose_tiles
+from napari_tiled_unet.planning import Choice, choose_soon, choose_tiles
 from napari_tiled_unet.tiling import TilePlan, plan_tiles
 
 NETWORK = build_network(network_spec("unet", width=4, depth=2, out_channels=2)).eval()

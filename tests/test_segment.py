@@ -35,6 +35,18 @@ def test_a_path_becomes_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(segment(str(tmp_path / "a.tif"), "blobs"), segment(PLANE, "blobs"))
 
 
+def test_a_level_of_a_multiscale_file(tmp_path: Path) -> None:
+    fine = PLANE.repeat(2, axis=0).repeat(2, axis=1)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tiff:
+        tiff.write(fine, subifds=1, tile=(16, 16), metadata={"axes": "YX"})
+        tiff.write(PLANE, subfiletype=1, tile=(16, 16))
+    coarse = segment(tmp_path / "a.ome.tif", "blobs", level=1)
+    np.testing.assert_array_equal(coarse, segment(PLANE, "blobs"))
+    assert segment(tmp_path / "a.ome.tif", "blobs").shape == fine.shape
+    with pytest.raises(ImageError, match="level=1: 'image' is one array, not a multiscale file; leave level out"):
+        segment(PLANE, "blobs", level=1)
+
+
 @pytest.mark.parametrize("kind", ["dask", "zarr", "list", "image", "float64", "bool", "uint8", "big-endian"])
 def test_every_kind_of_array_goes_in(kind: str) -> None:
     given: object

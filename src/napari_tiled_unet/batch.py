@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_tiled_unet.model import Model
     from napari_tiled_unet.options import SegmentOptions
 
-_LABELS, _MAPS = "_labels.ome.tif", "_maps.ome.tif"
+_LABELS, _MAPS, _SPREAD = "_labels.ome.tif", "_maps.ome.tif", "_spread.ome.tif"
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,10 @@ def result_paths(images: Sequence[Path], out: Path | None) -> list[Path]:
     return [(image.parent if out is None else out) / f"{_stem(image)}{_LABELS}" for image in images]
 
 
-def maps_path(labels: Path) -> Path:
-    """Return where the maps go that belong to a label file."""
+def maps_path(labels: Path, *, spread: bool = False) -> Path:
+    """Return where the maps go that belong to a label file, or their spread over flips."""
     stem = labels.name.removesuffix(_LABELS)
-    return labels.with_name(f"{_stem(Path(stem)) if stem == labels.name else stem}{_MAPS}")
+    return labels.with_name(f"{_stem(Path(stem)) if stem == labels.name else stem}{_SPREAD if spread else _MAPS}")
 
 
 def _stem(path: Path) -> str:
@@ -240,6 +240,9 @@ class _Batch:
             names = self.model.spec.target.channels
             axes = f"c{done.axes}"
             write_maps(maps_path(labels), done.maps, axes, names, *size, description=provenance, overwrite=True)
+            if done.spread is not None:
+                path, spread = maps_path(labels, spread=True), done.spread[None]
+                write_maps(path, spread, axes, ("spread",), *size, description=provenance, overwrite=True)
         # Last, so that labels that exist mean that all of the image is done.
         write_labels(
             labels,

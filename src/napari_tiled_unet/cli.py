@@ -53,7 +53,7 @@ def segment(
     out
         folder for the results, or a file name ending in .ome.tif for a single image; default: beside each image
     save_maps
-        write the network's maps too, as float32 OME-TIFF
+        write the network's maps too, as float32 OME-TIFF, and their spread where there are flips
     overwrite
         replace results that exist; otherwise their images are skipped
     json
@@ -92,7 +92,7 @@ def run_recipe(
     out
         folder for the results, or a file name ending in .ome.tif for a single image; default: beside each image
     save_maps
-        write the network's maps too, as float32 OME-TIFF
+        write the network's maps too, as float32 OME-TIFF, and their spread where there are flips
     overwrite
         replace results that exist; otherwise their images are skipped
     json

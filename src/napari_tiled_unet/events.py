@@ -59,6 +59,8 @@ class Planned(Event):
         What the network runs on, and in which number format.
     explanation : tuple of str
         Why these tiles, in lines for people.
+    views : int
+        How many times the network sees each tile: 4 with flips.
     """
 
     n_frames: int
@@ -69,6 +71,12 @@ class Planned(Event):
     device: str
     precision: str
     explanation: tuple[str, ...] = ()
+    views: int = 1
+
+    @property
+    def voxels(self) -> int:
+        """Voxels that the network computes in the whole run: overlap, padding and every view included."""
+        return self.n_frames * self.plan.voxels_computed * self.views
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,10 @@ class Finished(Event):
     offset : tuple of int
         Where the labels begin in the image, in voxels along each of ``axes``: not 0 where a
         region was asked for.
+    spread : numpy.ndarray or None
+        How much the maps differ over the flips, float32 of the shape of the labels, if the options
+        have flips and maps were asked for: the standard deviation of the foreground map, or the
+        mean over the classes of theirs; from 0 to 0.5.
     """
 
     labels: npt.NDArray[Any]
@@ -165,3 +177,4 @@ class Finished(Event):
     spacing: tuple[float, ...] | None = None
     units: str = "pixel"
     offset: tuple[int, ...] = ()
+    spread: npt.NDArray[np.float32] | None = None

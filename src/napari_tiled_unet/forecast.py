@@ -41,7 +41,7 @@ class Forecast:
     n_frames, n_tiles : int
         Frames, and tiles of all frames together; 0 where they do not fit.
     voxels : int
-        Voxels that the network computes, overlaps included.
+        Voxels that the network computes, overlaps and every view of flips included.
     memory : int
         Bytes at the peak, about.
     seconds : float or None
@@ -113,17 +113,19 @@ def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
     voxel_bytes = footprint(model.network, dtype).voxel_bytes
     budget = memory_budget(options.memory, device)
     try:
-        plan = first_choice(grid.network, model, options, dtype, budget, device.type, live=True).plan
+        choice = first_choice(grid.network, model, options, dtype, budget, device.type, live=True)
     except MemoryBudgetError as error:
         return Forecast(problem=str(error))
-    shape = source.label_shape(spec.axes)
+    plan, shape = choice.plan, source.label_shape(spec.axes)
     n_frames = math.prod(shape) // math.prod(grid.image)
     n_channels = len(channels) if channels is not None else source.n_channels
     frame = math.prod(whole) * n_channels * np.dtype(source.data.dtype).itemsize
-    maps = len(spec.target.channels) * 4 * (math.prod(grid.network) + grid.differs * math.prod(grid.image))
+    # One more for the spread over flips.
+    n_maps = len(spec.target.channels) + options.flips
+    maps = n_maps * 4 * (math.prod(grid.network) + grid.differs * math.prod(grid.image))
     network = math.prod(plan.tile) * voxel_bytes if device.type == "cpu" else 0
     memory = int(network + frame + maps + 4 * math.prod(shape))
-    voxels = plan.voxels_computed * n_frames
+    voxels = plan.voxels_computed * n_frames * choice.costs.views
     rate = _rates.get(_key(model, device, dtype))
     found = Forecast(n_frames, n_frames * len(plan), voxels, memory, None if rate is None else rate * voxels)
     if memory > free_memory():
@@ -146,7 +148,8 @@ def calibrate(model: Model, options: SegmentOptions) -> None:
     side = _PROBE_VOXELS ** (1 / len(stride))
     shape = tuple(max(1, round(side / s)) * s for s in stride)
     tile = np.zeros((1, len(model.spec.channels), *shape), np.float32)
-    runner = Runner.of(model.network, model.spec.target.activate, options, device, dtype)
+    # Of one view, as every rate is per voxel that the network computes.
+    runner = Runner.of(model.network, model.spec.target.activate, options.changed(flips=False), device, dtype)
     runner.run(tile)  # the first is slower: memory, threads, choice of kernels
     started = time.perf_counter()
     runner.run(tile)
@@ -163,7 +166,7 @@ def learn(model: Model, device: str, precision: str, voxels: int, seconds: float
     device, precision : str
         On what, and in which number format, as in ``Planned``.
     voxels : int
-        That the network computed, overlaps included.
+        That the network computed, overlaps and every view of flips included: ``Planned.voxels``.
     seconds : float
         From the plan to the labels.
     """

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_tiled_unet.candidates import Costs
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Notice, Planned, TileDone
+from napari_tiled_unet.flips import views_of
 from napari_tiled_unet.normalise import Normalisation, Statistics, measure
-from napari_tiled_unet.planning import Choice, Costs, choose_soon, choose_tiles
+from napari_tiled_unet.planning import Choice, choose_soon, choose_tiles
 from napari_tiled_unet.predict import Empty, Manner, SmallerBatches, TileShortageError, iter_predict
 from napari_tiled_unet.runtime import free_memory
 from napari_tiled_unet.seams import SeamError, certify
@@ -92,7 +94,7 @@ class Framewise:
     def iter_frame(
         self, frame: Frame, frames_left: int
     ) -> Generator[Event, None, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """Yield the events of a frame; return its labels and its maps, on the image's grid."""
+        """Yield the events of a frame; return its labels and :attr:`n_results` maps, on the image's grid."""
         spec, options = self.model.spec, self.options
         data = frame.read(self.channels)
         normalisation = spec.normalisation
@@ -111,11 +113,21 @@ class Framewise:
         yield from self.runner.take_notices()
         if not self._certified:
             self._certified = True
-            self.seam_error = self._certificate(data, statistics, maps)
+            self.seam_error = self._certificate(data, statistics, maps[: self.n_maps])
         del data
         maps = self.grid.to_image(maps)
         # Half precision whatever is kept, so that labels do not depend on it.
-        return spec.target.decode(maps.astype(np.float16, copy=False), options), maps
+        return spec.target.decode(maps[: self.n_maps].astype(np.float16, copy=False), options), maps
+
+    @property
+    def n_maps(self) -> int:
+        """Maps that the network gives."""
+        return len(self.model.spec.target.channels)
+
+    @property
+    def n_results(self) -> int:
+        """Those, and the spread over flips where it is kept."""
+        return self.n_maps + self.runner.gives_spread
 
     def _maps(
         self, data: npt.NDArray[Any], statistics: Statistics, frame: Frame, frames_left: int
@@ -129,7 +141,7 @@ class Framewise:
                 statistics,
                 self.runner,
                 self.choice.plan,
-                n_maps=len(self.model.spec.target.channels),
+                n_maps=self.n_results,
                 manner=self._manner(),
                 index=frame.index,
                 position=frame.position,
@@ -154,6 +166,8 @@ class Framewise:
                 if isinstance(event, TileDone):
                     self.tiles_done += 1
                     self.tiles_empty += event.empty
+                    if event.maps is not None:
+                        event = replace(event, maps=event.maps[: self.n_maps])
                 elif isinstance(event, SmallerBatches):
                     self.choice = replace(self.choice, batch=event.batch)
                 yield event
@@ -203,6 +217,7 @@ class Framewise:
             told.device,
             told.precision,
             tuple(self.choice.explain()),
+            told.views,
         )
 
     def _manner(self) -> Manner:
@@ -214,7 +229,7 @@ class Framewise:
             batch=self.choice.batch if wishes.focus is None else 1,
             dtype=np.float32 if wishes.keep_maps else np.float16,
             allocate=lambda shape, dtype: zeros_or_disk(shape, dtype, _MAPS_PART * free),
-            empty=_empty(spec) if self.options.overlap != "exact" else None,
+            empty=_empty(spec, self.n_results) if self.options.overlap != "exact" else None,
             live=wishes.live,
             focus=wishes.focus,
             scale=tuple(n / i for n, i in zip(self.grid.network, self.grid.image, strict=True)),
@@ -260,7 +275,8 @@ def first_choice(
 
     network = model.network
     found = footprint(network, dtype)
-    costs = Costs.of(found.voxel_bytes, budget, found.operations, found.voxel_work, device)
+    views = views_of(flips=options.flips)
+    costs = Costs.of(found.voxel_bytes, budget, found.operations, found.voxel_work, device, views=views)
 
     def choose(costs: Costs) -> Choice:
         return choose_tiles(
@@ -271,11 +287,11 @@ def first_choice(
     return choose_soon(choice, found.voxel_work, dtype.itemsize, choose) if live else choice
 
 
-def _empty(spec: ModelSpec) -> Empty | None:
+def _empty(spec: ModelSpec, n_maps: int) -> Empty | None:
     """Return which tiles need no network, and their maps."""
     if spec.empty_below is None:
         return None
-    maps = [0.0] * len(spec.target.channels)
+    maps = [0.0] * n_maps
     if spec.target.kind == "classes":
         maps[0] = 1.0
     return Empty(spec.empty_below, tuple(maps))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.errors import FileError, ImageError, TiledUnetError
+from napari_tiled_unet.lazy import Luminance, Part
 from napari_tiled_unet.region import Region
 
 AXES = "tczyx"
@@ -40,8 +41,6 @@ _CHOICES = {
     4: "'tzyx', 'zcyx', 'czyx', 'tcyx' or 'zyxc'",
     5: "'tczyx' or 'tzcyx'",
 }
-# ITU-R BT.601, as every grey conversion of RGB photographs.
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +66,8 @@ class Image:
         Whether the channels are red, green, blue (and alpha), by its metadata.
     notes : tuple of str
         What was left out or assumed when it was read.
+    level : int
+        Which resolution of a multiscale image it is, 0 the full one.
 
     Raises
     ------
@@ -81,6 +82,7 @@ class Image:
     name: str = "image"
     is_rgb: bool = False
     notes: tuple[str, ...] = ()
+    level: int = 0
 
     def __post_init__(self) -> None:
         _check_array(self.data, self.name)
@@ -152,7 +154,7 @@ class Image:
         """
         slices = region.slices(self.axes, self.shape, self.name)
         # zarr and the like would read at once.
-        data = self.data[slices] if isinstance(self.data, np.ndarray) else _Part(self.data, slices)
+        data = self.data[slices] if isinstance(self.data, np.ndarray) else Part(self.data, slices)
         return replace(self, data=data)
 
     def frame_axes(self, spatial: str) -> str:
@@ -359,50 +361,7 @@ def luminance(image: Image) -> Image:
     if image.n_channels not in (3, 4):
         raise ImageError(f"{image.name!r} has {image.n_channels} channels, RGB has 3 or 4; choose one with channel")
     channel_axis = image.axes.index("c")
-    return replace(image, data=_Luminance(image.data, channel_axis), axes=image.axes.replace("c", ""), is_rgb=False)
-
-
-class _Part:
-    """A lazy array: a box of another one, which is sliced only where this one is."""
-
-    def __init__(self, data: Any, box: tuple[slice, ...]) -> None:
-        self._data, self._box = data, box
-        self.dtype = data.dtype
-        self.shape = tuple(side.stop - side.start for side in box)
-
-    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        keys = key if isinstance(key, tuple) else (key,)
-        keys += (slice(None),) * (len(self.shape) - len(keys))
-        return np.asarray(self._data[tuple(_shifted(k, side) for k, side in zip(keys, self._box, strict=True))])
-
-
-def _shifted(key: Any, side: slice) -> Any:
-    """Return an index of a part's axis as an index of the whole axis."""
-    size = side.stop - side.start
-    if isinstance(key, slice):
-        start, stop, step = key.indices(size)
-        return slice(side.start + start, side.start + max(start, stop), step)
-    numbers = [range(size)[int(k)] + side.start for k in np.atleast_1d(key)]
-    return numbers if np.ndim(key) else numbers[0]
-
-
-class _Luminance:
-    """A lazy array: the weighted sum over the channels of what is sliced."""
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, data: Any, channel_axis: int) -> None:
-        self._data, self._channel_axis = data, channel_axis
-        self.shape = tuple(n for axis, n in enumerate(data.shape) if axis != channel_axis)
-
-    def __getitem__(self, key: Any) -> npt.NDArray[np.float32]:
-        full = list(key) if isinstance(key, tuple) else [key]
-        full += [slice(None)] * (len(self.shape) - len(full))
-        full.insert(self._channel_axis, slice(0, 3))
-        # Indices given as numbers drop their axis, so the channels move forward.
-        axis = sum(not isinstance(k, int | np.integer) for k in full[: self._channel_axis])
-        colours = np.asarray(self._data[tuple(full)]).astype(np.float32, copy=False)
-        return np.tensordot(colours, _LUMINANCE, axes=([axis], [0])).astype(np.float32, copy=False)
+    return replace(image, data=Luminance(image.data, channel_axis), axes=image.axes.replace("c", ""), is_rgb=False)
 
 
 def micrometres_per(unit: str) -> float | None:

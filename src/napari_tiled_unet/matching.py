@@ -28,11 +28,16 @@ _SAME_SCALE = 0.02
 def match_image(image: Any, model: Model, options: SegmentOptions) -> tuple[Image, list[Notice]]:
     """Return the image with axes and channels that suit the model, and what was decided."""
     if isinstance(image, str | Path):
-        source = read_image(image, axes=options.axes)
+        source = read_image(image, axes=options.axes, level=options.level)
     elif isinstance(image, Image):
         source = image
     else:
         source = image_from_array(image, axes=options.axes)
+    if options.level not in (0, source.level):
+        raise ImageError(
+            f"level={options.level}: {source.name!r} is one array, not a multiscale file; "
+            "leave level out and give the array of that level, or the path of the file"
+        )
     notices = [Notice(note) for note in source.notes]
     if options.spacing == "none":
         source = replace(source, spacing=None)

@@ -128,6 +128,13 @@ class SegmentOptions(Options):
             "default: all of it"
         ),
     ] = None
+    level: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="resolution of a multiscale image, 0 is the full one; region and labels are in its voxels",
+        ),
+    ] = 0
     spacing: Annotated[
         tuple[float, ...] | Literal["none"] | None,
         Field(
@@ -159,6 +166,14 @@ class SegmentOptions(Options):
             description="how tiles meet: crop writes each voxel once, gaussian averages", json_schema_extra=_ADVANCED
         ),
     ] = "crop"
+    flips: Annotated[
+        bool,
+        Field(
+            description="the network also sees each tile mirrored along y, x and both, and its maps are averaged: "
+            "4 times the time",
+            json_schema_extra=_ADVANCED,
+        ),
+    ] = False
     device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N or mps", json_schema_extra=_ADVANCED)] = "auto"
     precision: Annotated[
         Precision,

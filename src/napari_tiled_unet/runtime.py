@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.flips import Flips
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,11 +155,15 @@ class Runner:
         ``torch``, ``openvino``, ``onnx``, or ``auto`` for the fastest that is installed.
     checked : bool
         Whether reduced precision is checked against float32, and given up where it differs too much.
+    flips : Flips, optional
+        How tiles are seen mirrored too; only as they are by default.
 
     Attributes
     ----------
     backend, precision : str
         What runs, or is wanted before the first tile.
+    gives_spread : bool
+        Whether the last map is the spread over flips, and not the network's.
 
     Raises
     ------
@@ -175,13 +180,15 @@ class Runner:
         *,
         backend: BackendName = "torch",
         checked: bool = False,
+        flips: Flips | None = None,
     ) -> None:
         from napari_tiled_unet.backends.interface import Prepared, require_available
         from napari_tiled_unet.backends.retention import keep_freed_memory
 
         self.device, self.dtype = device, dtype
         self.backend, self.precision = str(backend), str(dtype).removeprefix("torch.")
-        self._checked = checked
+        self.gives_spread = flips is not None and flips.spread_of > 0
+        self._checked, self._flips = checked, flips
         self._prepared = Prepared(network, activate, device)
         self._held: list[Backend] = []
         self._notices: list[Notice] = []
@@ -202,16 +209,21 @@ class Runner:
         options: SegmentOptions,
         device: torch.device,
         dtype: torch.dtype,
+        *,
+        spread_of: int = 0,
     ) -> Runner:
         """Return the runner that the options ask for; a precision that was not asked for is checked.
 
         What an earlier run of the same network settled is taken over, so that a folder of small
-        images pays for it once.
+        images pays for it once. Under flips, ``spread_of`` is as for :class:`Flips`.
         """
-        runner = cls(network, activate, device, dtype, backend=options.backend, checked=options.precision == "auto")
+        flips = Flips(spread_of) if options.flips else None
+        checked = options.precision == "auto"
+        runner = cls(network, activate, device, dtype, backend=options.backend, checked=checked, flips=flips)
         # In-place changes of weights count; another object is another network.
         weights = sum(p._version for p in network.parameters())
-        key = (weights, str(device), runner.precision, runner.backend, runner._checked)
+        # So does what is made of its logits: models of different targets may share a network.
+        key = (weights, activate, str(device), runner.precision, runner.backend, runner._checked)
         settled = _SETTLED.setdefault(network, {}).setdefault(key, [])
         with suppress(IndexError):
             runner._take(settled.pop())
@@ -223,7 +235,7 @@ class Runner:
         self.backend, self.precision = backend.name, backend.precision
 
     def run(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return the maps, ``(n, k, *spatial)`` float32, of tiles ``(n, c, *spatial)``.
+        """Return the maps, ``(n, k, *spatial)`` float32, of tiles ``(n, c, *spatial)``; the spread last, if given.
 
         Raises
         ------
@@ -238,7 +250,8 @@ class Runner:
             )
             self._notices.extend(notices)
             self._take(backend)
-        return self._held[0].run(tiles)
+        network = self._held[0].run
+        return network(tiles) if self._flips is None else self._flips.run(network, tiles)
 
     def give_back_memory(self) -> None:
         """Give freed memory that is kept for later tiles back, because memory is short now."""

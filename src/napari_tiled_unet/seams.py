@@ -86,7 +86,7 @@ def certify(
     frame, statistics, runner, plan
         As they were for :func:`napari_tiled_unet.predict.iter_predict`.
     maps : numpy.ndarray
-        ``(k, [z,] y, x)``, what it gave.
+        ``(k, [z,] y, x)``, what it gave; the first ones, if only these are to be compared.
     reach : tuple of int
         The network's receptive field: how much context a window needs.
     windows : int, optional
@@ -119,7 +119,7 @@ def certify(
         axis, cut = seams[rng.integers(len(seams))]
         tile = _window(plan, axis, cut, reach, rng)
         x = statistics.apply(read_tile(frame, tile, plan))
-        untiled = runner.run(x[None])[0][(slice(None), *tile.crop)]
+        untiled = runner.run(x[None])[0][(slice(len(maps)), *tile.crop)]
         difference = np.abs(untiled - maps[(slice(None), *tile.write)].astype(np.float32))
         largest = max(largest, float(difference.max()))
         total += float(difference.sum())

@@ -19,7 +19,7 @@ from napari_tiled_unet.events import Event, Finished, FrameDone, Notice, Planned
 from napari_tiled_unet.framewise import Framewise, Wishes, first_choice
 from napari_tiled_unet.io import smallest_label_dtype
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
-from napari_tiled_unet.model import Model, load_model
+from napari_tiled_unet.model import Model, ModelSpec, load_model
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
 from napari_tiled_unet.region import Region
 from napari_tiled_unet.runtime import GIB, Runner, choose_device, choose_precision, free_memory, memory_budget
@@ -52,8 +52,8 @@ def segment(
     options : SegmentOptions, optional
         How to segment; the keywords below replace single values of it.
     **keywords
-        Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``region``, ``spacing``,
-        ``object_size``, ``tile``, ``overlap``, ``blend``, ``device``, ``precision``,
+        Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``region``, ``level``, ``spacing``,
+        ``object_size``, ``tile``, ``overlap``, ``blend``, ``flips``, ``device``, ``precision``,
         ``backend``, ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
         ``min_size``, ``fill_holes``, ``link_slices``.
 
@@ -120,7 +120,8 @@ def iter_segment(
     keep_maps : bool or callable
         Whether the events carry the maps (float32, ``k`` times the voxels of the image). A callable
         is given their shape and makes the array that takes them, for example a ``numpy.memmap``;
-        or returns None, and they are not kept.
+        or returns None, and they are not kept. With ``flips`` the array has one more map, which
+        becomes ``Finished.spread``.
     live : bool
         Whether ``TileDone`` carries what the tile adds to the maps.
     focus : Focus, optional
@@ -181,13 +182,16 @@ def _run(
         yield Notice(choice.caution, caution=True)
     precision = str(dtype).removeprefix("torch.")
     shape, axes = source.label_shape(spec.axes), source.label_axes(spec.axes)
-    _check_results_fit(shape, len(spec.target.channels) if wishes.keep_maps is True else 0)
+    spread_of = _spread_of(spec) if options.flips and wishes.keep_maps else 0
+    n_maps = len(spec.target.channels)
+    _check_results_fit(shape, n_maps + (spread_of > 0) if wishes.keep_maps is True else 0)
     n_tiles = len(frames) * len(choice.plan)
     explanation = tuple(choice.explain())
-    planned = Planned(len(frames), n_tiles, shape, axes, choice.plan, str(device), precision, explanation)
+    views = choice.costs.views
+    planned = Planned(len(frames), n_tiles, shape, axes, choice.plan, str(device), precision, explanation, views)
     yield planned
 
-    runner = Runner.of(model.network, spec.target.activate, options, device, dtype)
+    runner = Runner.of(model.network, spec.target.activate, options, device, dtype, spread_of=spread_of)
     cut = source.frame_shape(spec.axes) != whole.frame_shape(spec.axes)
 
     def measured(frame: Frame) -> Frame:
@@ -214,22 +218,28 @@ def _run(
             precision=runner.precision,
             seconds=seconds,
         ),
-        maps,
+        None if maps is None else maps[:n_maps],
         source.spacing_of("".join(a for a in axes if a in "zyx")),
         source.units,
         region.offset(axes),
+        maps[n_maps] if maps is not None and spread_of else None,
     )
+
+
+def _spread_of(spec: ModelSpec) -> int:
+    """Return how many of the first maps say how sure a network is: the foreground, or all classes."""
+    return 1 if spec.target.kind == "objects" else len(spec.target.channels)
 
 
 def _all_frames(
     frames: list[Frame], framewise: Framewise, shape: tuple[int, ...]
 ) -> Generator[Event, None, tuple[npt.NDArray[np.uint32], npt.NDArray[np.float32] | None, int | None]]:
-    """Yield the events of every frame; return labels and maps of the image, and the number of objects."""
+    """Yield the events of every frame; return labels and maps of the image, the spread last, and how many objects."""
     spec, wishes = framewise.model.spec, framewise.wishes
-    n_maps, n_spatial = len(spec.target.channels), len(spec.axes)
+    n_results, n_spatial = framewise.n_results, len(spec.axes)
     are_objects = spec.target.kind == "objects"
     labels = np.zeros(shape if len(frames) > 1 else (), np.uint32)
-    maps = _room_for_maps((n_maps, *shape), wishes)
+    maps = _room_for_maps((n_results, *shape), wishes)
     counts, starts = [0] * len(frames), [0] * len(frames)
     waiting = list(frames)
     while waiting:
@@ -247,7 +257,8 @@ def _all_frames(
         kept = None
         if maps is not None:
             kept = frame_maps.astype(np.float32, copy=False)
-            maps.reshape(n_maps, len(frames), *shape[-n_spatial:])[:, frame.index] = kept
+            maps.reshape(n_results, len(frames), *shape[-n_spatial:])[:, frame.index] = kept
+            kept = kept[: framewise.n_maps]
         del frame_labels, frame_maps
         yield FrameDone(frame.index, frame.position, labels[frame.position], count, kept)
     _number_in_order(labels, frames, starts, counts)

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from napari_tiled_unet.batch import FileEnded, FileStarted
-from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.errors import ModelError, OptionsError
 from napari_tiled_unet.events import TileDone
 from napari_tiled_unet.io import read_image
 from napari_tiled_unet.options import SegmentOptions
@@ -90,11 +90,8 @@ class TestState:
         assert (BatchState().fraction, BatchState().words) == (0, "")
 
     def test_an_error_of_no_file_ends_it(self) -> None:
-        from napari_tiled_unet.viewer.worker import Failed
-
-        (event,) = batch_events(self.ROWS, SegmentOptions(model="missing"), overwrite=False)
-        assert isinstance(event, Failed)
-        assert "missing" in str(event.error)
+        with pytest.raises(ModelError, match="missing"):
+            next(batch_events(self.ROWS, SegmentOptions(model="missing"), overwrite=False))
 
 
 def test_layers_of_a_part_lie_on_it(tmp_path: Path) -> None:

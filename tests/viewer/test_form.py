@@ -41,11 +41,12 @@ class TestRows:
 
     def test_advanced_options_are_those_that_say_so(self) -> None:
         advanced = {name for name, row in ROWS.items() if row.advanced}
-        assert {"tile", "overlap", "blend", "device", "precision", "memory", "normalisation"} <= advanced
+        assert {"tile", "overlap", "blend", "flips", "device", "precision", "memory", "normalisation"} <= advanced
         assert not advanced & {"model", "axes", "channel", "object_size", "min_size"}
 
     @pytest.mark.parametrize(
-        ("name", "kind"), [("link_slices", "check"), ("fill_holes", "choice"), ("blend", "choice"), ("tile", "text")]
+        ("name", "kind"),
+        [("link_slices", "check"), ("flips", "check"), ("fill_holes", "choice"), ("blend", "choice"), ("tile", "text")],
     )
     def test_the_kind_of_row_follows_the_type(self, name: str, kind: str) -> None:
         assert ROWS[name].kind == kind

@@ -92,19 +92,19 @@ def test_the_widget_shows_what_the_skip_carries(
     layer = viewer.add_image(PLANE, axis_labels=("y", "x"))
     widget = InsideWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Look inside", area="right")
-    widget["model"].value = "blobs"
+    widget.control("model").value = "blobs"
     qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
-    assert widget["part"].value == "skip"
+    assert widget.control("part").value == "skip"
     for _ in range(2):
         widget.show_inside()
         qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
     (made,) = [one for one in viewer.layers if one is not layer]
     assert made.name == f"{layer.name} what the skip carries, level 0"
     assert "features of 60 x 80" in widget.status
-    assert widget["layer"].value is layer
-    widget["part"].value = "decoder"
-    assert widget["level"].value == 0
+    assert widget.control("layer").value is layer
+    widget.control("part").value = "decoder"
+    assert widget.control("level").value == 0
     viewer.layers.remove(layer)
     viewer.layers.remove(made)
-    assert not widget["show"].enabled
+    assert not widget.control("show").enabled
     assert not notified

@@ -76,6 +76,10 @@ CASES = {
     "RGBA series": Case(np.stack([np.stack([EIGHT] * 4, -1)] * 2), "tyxc", (2, 56, 72), 6, {"rgb": True}),
     "multiscale": Case([PLANE, PLANE[::2, ::2]], "yx", layer={"multiscale": True}),
     "multiscale series": Case([stack(2), stack(2)[:, ::2, ::2]], "tyx", (2, 56, 72), 6, {"multiscale": True}),
+    "second level": Case([np.tile(PLANE, (2, 2)), PLANE], "yx", layer={"multiscale": True}, rows={"level": 1}),
+    "second level of a series": Case(
+        [np.tile(stack(2), (1, 2, 2)), stack(2)], "tyx", (2, 56, 72), 6, {"multiscale": True}, {"level": 1}
+    ),
     "dask": Case(da.from_array(stack(3), chunks=(1, 56, 72)), "tyx", (3, 56, 72), 9),
     "zarr": Case(in_zarr(stack(3)), "tyx", (3, 56, 72), 9),
     "never whole": Case(NeverWhole(stack(2, 3)), "tzyx", (2, 3, 56, 72), 18),
@@ -105,7 +109,8 @@ def test_a_layer_of_every_kind(viewer: Viewer, docked: SegmentWidget, finish: Fi
     labels = result(viewer)
     assert labels.data.shape == case.shape, docked.status
     assert len(np.unique(labels.data)) - 1 == case.count
-    np.testing.assert_allclose(labels.scale[-2:], image.scale[-2:])
+    larger = 2 if case.rows.get("level") else 1
+    np.testing.assert_allclose(labels.scale[-2:], image.scale[-2:] * larger)
     assert labels.units[-2:] == image.units[-2:]
 
 

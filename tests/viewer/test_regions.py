@@ -52,6 +52,18 @@ TRANSFORMS: dict[str, dict[str, Any]] = {
 }
 
 
+class TestLevels:
+    def test_of_a_view_and_of_shapes(self) -> None:
+        levels = [np.zeros((40, 60)), np.zeros((20, 20))]
+        layer = Image(levels, multiscale=True, scale=(2.0, 0.5))
+        # What lies on the edges of voxels of both resolutions.
+        view = View((0.0, 0.0), (0, 1), box(layer, (3.5, 5.5), (15.5, 35.5)))
+        assert region_of_view(layer, "yx", view, "yx").text == "y=4:16,x=6:36"
+        assert region_of_view(layer, "yx", view, "yx", level=1).text == "y=2:8,x=2:12"
+        shapes = Shapes([box(layer, (3.5, 5.5), (15.5, 35.5))[[0, 1, 3, 2]]])
+        assert region_of_shapes(layer, "yx", shapes, "yx", level=1).text == "y=2:8,x=2:12"
+
+
 def box(layer: Image, low: tuple[float, ...], high: tuple[float, ...]) -> np.ndarray:
     """Return the world corners of a box of the last two axes, given in voxels."""
     corners = [(*low[:-2], y, x) for y in (low[-2], high[-2]) for x in (low[-1], high[-1])]

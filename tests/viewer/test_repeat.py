@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from napari_tiled_unet import cli, read_image, write_labels
+from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.recipe import parse_recipe, read_recipe, write_recipe
+from napari_tiled_unet.segmentation import segment
 from napari_tiled_unet.viewer.form import option_rows, options_from_rows, rows_of
 from napari_tiled_unet.viewer.layers import METADATA_KEY
 from napari_tiled_unet.viewer.regions import RANGE, WHOLE
@@ -135,6 +137,17 @@ class TestCopied:
         levels = viewer.add_image([PLANE, PLANE[::2, ::2]], multiscale=True, name="levels")
         docked.layer = levels
         assert "viewer.layers['levels'].data[0]" in copied(docked, "python", qtbot)
+        docked.control("level").value = 1
+        docked.control("model").value = "blobs"
+        exec(copied(docked, "python", qtbot), names)
+        np.testing.assert_array_equal(names["labels"], segment(PLANE[::2, ::2], "blobs"))
+        # What is of a level the single resolution of another image does not have.
+        options = docked.segment_options()
+        assert options.level == 1
+        docked.layer = viewer.layers["colours"]
+        assert docked.segment_options().level == 0
+        with pytest.raises(OptionsError, match="level 1 of a multiscale image, colours has 1; choose another image"):
+            docked.take_options(options)
 
     def test_without_an_image_there_is_nothing_to_copy(
         self, docked: SegmentWidget, qtbot: Any, notified: list[tuple[str, str]]
@@ -156,7 +169,7 @@ class TestRecipes:
             precision="float32",
         )
         rows = rows_of(options)
-        assert set(rows) == {row.name for row in option_rows()} - {"model", "axes", "channel", "region"}
+        assert set(rows) == {row.name for row in option_rows()} - {"model", "axes", "channel", "level", "region"}
         assert options_from_rows(rows) == options
 
     def test_saved_and_loaded(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QApplication
 
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.segmentation import segment
@@ -219,6 +220,34 @@ class TestKindsOfLayers:
         np.testing.assert_array_equal(labels.data, segment(PLANE, "blobs"))
         np.testing.assert_allclose(labels.scale, (2.0, 0.5))
 
+    def test_labels_of_a_level_lie_over_what_it_shows(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish
+    ) -> None:
+        fine = PLANE.repeat(2, axis=0).repeat(2, axis=1)
+        image = viewer.add_image(
+            [fine, PLANE], multiscale=True, scale=(2.0, 0.5), rotate=30.0, translate=(5.0, 6.0), units=("um", "um")
+        )
+        assert not docked.control("level").native.isHidden()
+        assert docked.control("level").choices == (0, 1)
+        docked.control("level").value = 1
+        docked.control("run_on").value = "range ..."
+        docked.control("region").value = "y=4:56,x=8:72"
+        docked.segment()
+        finish(docked)
+        labels = result(viewer)
+        np.testing.assert_array_equal(labels.data, segment(PLANE, "blobs", region="y=4:56,x=8:72"))
+        for y, x in CENTRES[:3]:
+            middle = image.data_to_world((2 * y + 0.5, 2 * x + 0.5))
+            np.testing.assert_allclose(labels.world_to_data(middle), (y - 4, x - 8), atol=1e-6)
+            assert labels.get_value(middle, world=True)
+        assert labels.metadata[METADATA_KEY]["exact"]["level"] == 1
+        docked.control("measure").value = True
+        while docked.measuring:
+            QApplication.processEvents()
+        assert len(labels.features) == 3
+        docked.layer = viewer.add_image(PLANE)
+        assert docked.control("level").native.isHidden()
+
     def test_dask_is_read_frame_by_frame(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
         read: list[tuple[int, ...]] = []
 
@@ -412,6 +441,24 @@ class TestForm:
     def test_models_are_offered_with_their_card(self, docked: SegmentWidget) -> None:
         assert {"blobs", "blobs-3d"} <= set(docked.control("model").choices)
         assert "bright blobs, by construction" in docked.control("model").tooltip
+
+    def test_a_model_that_cannot_fit_the_layer_is_grey_and_says_why(
+        self, viewer: Viewer, docked: SegmentWidget
+    ) -> None:
+        box = docked.control("model").native
+
+        def grey() -> dict[str, str]:
+            items = [box.model().item(i) for i in range(box.count())]
+            return {item.text(): item.toolTip() for item in items if not item.isEnabled()}
+
+        assert grey() == {}
+        flat, stack = viewer.add_image(PLANE, name="flat"), viewer.add_image(STACK, name="stack")
+        docked.layer = flat
+        reason = "model 'blobs-3d' needs axes zyx, 'flat' has only 2: choose a stack, or a 2D model"
+        assert grey()["blobs-3d (3D)"] == reason
+        assert "blobs (2D)" not in grey()
+        docked.layer = stack
+        assert grey() == {}
 
     def test_a_new_model_is_found(self, docked: SegmentWidget, user_models: Path) -> None:
         new = user_models / "newcomer.safetensors"

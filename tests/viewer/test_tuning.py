@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from napari_tiled_unet.model import save_model
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.recipe import parse_recipe
 from napari_tiled_unet.segmentation import decode_maps, iter_segment, segment
@@ -15,6 +17,7 @@ from napari_tiled_unet.targets import Classes, Objects
 from napari_tiled_unet.viewer.layers import METADATA_KEY
 from napari_tiled_unet.viewer.maps import entropy, renumbered, room_for_maps
 from tests.models import blob_model, blobs
+from tests.test_flips import random_model
 from tests.viewer.test_segment_widget import PLANE, result
 
 if TYPE_CHECKING:
@@ -204,3 +207,48 @@ class TestLayers:
         assert values[15, 20] < 0.1
         assert values[0, 0] < 0.1
         assert values.max() > 0.9
+
+
+class TestFlips:
+    @pytest.fixture
+    def own_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Have the user's models be one that no mirror leaves as it is."""
+        save_model(random_model(), tmp_path / "random.safetensors")
+        monkeypatch.setenv("TILED_UNET_MODELS", str(tmp_path))
+        return tmp_path
+
+    def test_the_spread_is_offered_after_a_run_with_flips(
+        self, viewer: Viewer, own_folder: Path, finish: Finish
+    ) -> None:
+        from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+        widget = SegmentWidget(viewer)
+        viewer.window.add_dock_widget(widget, name="Segment", area="right")
+        image = viewer.add_image(PLANE, name="cells", scale=(2.0, 0.5))
+        exact = {"tile": "32", "overlap": "8", "precision": "float32", "backend": "torch", "flips": True}
+        values = {"run_on": "range ...", "region": "y=10:,x=5:", "model": "random", **exact}
+        for name, value in values.items():
+            widget.control(name).value = value
+        widget.segment()
+        finish(widget)
+        tune = widget._tune
+        assert tune.spread_entry.isVisible()
+        tune.spread_entry.trigger()
+        layer = viewer.layers["cells spread over flips"]
+        options = {name: value for name, value in values.items() if name not in ("run_on", "model")}
+        *_, done = iter_segment(PLANE, random_model(), axes="yx", keep_maps=True, **options)
+        assert done.spread.max() > 1e-3
+        np.testing.assert_allclose(layer.data, done.spread, atol=1e-6)
+        assert layer.contrast_limits == [0, 0.5]
+        np.testing.assert_allclose(layer.data_to_world((0, 0)), image.data_to_world((10, 5)))
+        mark = result(viewer).metadata[METADATA_KEY]
+        assert mark["options"]["flips"] is mark["exact"]["flips"] is parse_recipe(mark["recipe"]).flips is True
+        # Tuned, the labels are still those of the mean.
+        np.testing.assert_array_equal(tune.kept.whole(tune.kept.outcome.order.options), done.labels)
+
+        widget.control("flips").value = False
+        widget.segment()
+        finish(widget)
+        assert not tune.spread_entry.isVisible()
+        tune.show_spread()
+        assert len([one for one in viewer.layers if "spread" in one.name]) == 1

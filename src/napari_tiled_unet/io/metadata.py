@@ -14,6 +14,19 @@ from napari_tiled_unet.image import AXES, Image, micrometres_per
 _MEANINGS = {"z": "z-stack", "t": "time series", "c": "channels"}
 
 
+def check_level(level: int, count: int, name: str) -> None:
+    """Refuse a resolution that a file does not have.
+
+    Raises
+    ------
+    ImageError
+        If there is none of this number.
+    """
+    if not 0 <= level < count:
+        there = f"{count} resolutions, 0 to {count - 1}" if count > 1 else "one resolution"
+        raise ImageError(f"level={level}: {name!r} has {there}; take one of those, 0 is the full one")
+
+
 def known_axes(found: str, shape: tuple[int, ...], name: str) -> str:
     """Return the axes that a file names, if they are ours.
 

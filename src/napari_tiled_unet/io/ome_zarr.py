@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_tiled_unet.errors import FileError
 from napari_tiled_unet.image import AXES, Image, image_from_array
-from napari_tiled_unet.io.metadata import known_axes, micrometres, with_voxel_size
+from napari_tiled_unet.io.metadata import check_level, known_axes, micrometres, with_voxel_size
 
 if TYPE_CHECKING:
     import zarr
@@ -27,12 +28,13 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / mark).exists() for mark in _MARKS))
 
 
-def read_zarr(path: Path, axes: str | None) -> Image:
-    """Open the full resolution of an OME-Zarr image, or a Zarr array; as :func:`read_image`."""
+def read_zarr(path: Path, axes: str | None, level: int = 0) -> Image:
+    """Open one resolution of an OME-Zarr image, or a Zarr array; as :func:`read_image`."""
     import zarr
 
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Array):
+        check_level(level, 1, path.name)
         return image_from_array(node, axes or _dimension_names(node), name=path.name)
     attributes = _ome_attributes(node)
     notes: tuple[str, ...] = ()
@@ -46,7 +48,8 @@ def read_zarr(path: Path, axes: str | None) -> Image:
     multiscales = attributes.get("multiscales")
     if not multiscales:
         raise FileError(f"{str(path)!r} is a Zarr group without OME 'multiscales'; give the path of an array in it")
-    return _full_resolution(node, multiscales[0], path.name, axes, notes)
+    check_level(level, len(multiscales[0]["datasets"]), path.name)
+    return replace(_resolution(node, multiscales[0], level, path.name, axes, notes), level=level)
 
 
 def _ome_attributes(group: zarr.Group) -> Mapping[str, Any]:
@@ -61,12 +64,12 @@ def _dimension_names(array: zarr.Array[Any]) -> str | None:
     return "".join(names) if names and all(len(n) == 1 and n in AXES for n in names) else None
 
 
-def _full_resolution(
-    group: zarr.Group, multiscale: Mapping[str, Any], name: str, axes: str | None, notes: tuple[str, ...]
+def _resolution(
+    group: zarr.Group, multiscale: Mapping[str, Any], level: int, name: str, axes: str | None, notes: tuple[str, ...]
 ) -> Image:
     # The specification orders the levels from the largest to the smallest.
-    level = multiscale["datasets"][0]
-    data: Any = group[level["path"]]
+    dataset = multiscale["datasets"][level]
+    data: Any = group[dataset["path"]]
     # Names alone until version 0.3; none until 0.2, where the axes were always these.
     named = [a if isinstance(a, Mapping) else {"name": a} for a in multiscale.get("axes") or AXES]
     found = "".join(_letter(a) for a in named)
@@ -75,7 +78,7 @@ def _full_resolution(
             f"{name!r} is damaged: its metadata name {len(found)} axes, the array has shape {data.shape}; get it again"
         )
     image = Image(data, axes or known_axes(found, tuple(data.shape), name), name=name, notes=notes)
-    transforms = [*level.get("coordinateTransformations", ()), *multiscale.get("coordinateTransformations", ())]
+    transforms = [*dataset.get("coordinateTransformations", ()), *multiscale.get("coordinateTransformations", ())]
     factors = _scales(transforms, len(found))
     sizes = micrometres((letter, f, a.get("unit")) for letter, a, f in zip(found, named, factors, strict=True))
     return with_voxel_size(image, found, sizes)

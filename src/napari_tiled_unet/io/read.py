@@ -11,27 +11,30 @@ import numpy as np
 
 from napari_tiled_unet.errors import FileError, ImageError
 from napari_tiled_unet.image import Image, image_from_array
+from napari_tiled_unet.io.metadata import check_level
 from napari_tiled_unet.io.ome_zarr import is_zarr, read_zarr
 from napari_tiled_unet.io.tiff import LAZY_BYTES, read_tiff
 
 _TIFF = (".tif", ".tiff", ".lsm")
 _PICTURE = (".png", ".jpg", ".jpeg", ".bmp")
 _SUFFIXES = (*_TIFF, *_PICTURE, ".npy", ".zarr")
-_RESULTS = ("_labels.ome.tif", "_maps.ome.tif")
+_RESULTS = ("_labels.ome.tif", "_maps.ome.tif", "_spread.ome.tif")
 # How pictures that are neither grey nor RGB are read: palettes and print colours as what they look like.
 _AS_SHOWN = {"LA": "L", "La": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
 
 
-def read_image(path: str | Path, axes: str | None = None) -> Image:
+def read_image(path: str | Path, axes: str | None = None, level: int = 0) -> Image:
     """Open an image file.
 
     Parameters
     ----------
     path : str or Path
         TIFF, OME-TIFF, ImageJ TIFF, LSM, PNG, JPEG, BMP, NPY, or the folder of an OME-Zarr.
-        Of several images in a file the first is read, of several resolutions the full one.
+        Of several images in a file the first is read.
     axes : str, optional
         Letters of ``tczyx`` in the file's order, instead of what its metadata say.
+    level : int
+        Which resolution of a multiscale file (OME-Zarr, pyramidal TIFF); 0 is the full one.
 
     Returns
     -------
@@ -44,7 +47,7 @@ def read_image(path: str | Path, axes: str | None = None) -> Image:
     FileError
         If the file is missing, damaged, a folder, or of an unknown format.
     ImageError
-        If its axes are ambiguous; the message names the choices.
+        If its axes are ambiguous, or it has no such level; the message names the choices.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -59,7 +62,7 @@ def read_image(path: str | Path, axes: str | None = None) -> Image:
         )
     reader = read_zarr if folder_of_zarr else _READERS[suffix]
     try:
-        return reader(path, axes)
+        return reader(path, axes, level)
     except (FileError, ImageError, MemoryError):
         raise
     except ModuleNotFoundError as error:
@@ -74,13 +77,15 @@ def read_image(path: str | Path, axes: str | None = None) -> Image:
         ) from error
 
 
-def _read_npy(path: Path, axes: str | None) -> Image:
+def _read_npy(path: Path, axes: str | None, level: int) -> Image:
+    check_level(level, 1, path.name)
     large = path.stat().st_size > LAZY_BYTES
     data = np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
     return image_from_array(data, axes, name=path.name)
 
 
-def _read_picture(path: Path, axes: str | None) -> Image:
+def _read_picture(path: Path, axes: str | None, level: int) -> Image:
+    check_level(level, 1, path.name)
     from PIL import Image as Picture
 
     with _any_size(), Picture.open(path) as picture:
@@ -114,8 +119,8 @@ def _any_size() -> Iterator[None]:
 def image_files(paths: Iterable[str | Path]) -> list[Path]:
     """Return the image files that paths stand for: a folder is the images in it, sorted.
 
-    Results of earlier runs (``*_labels.ome.tif``, ``*_maps.ome.tif``) and hidden files in
-    a folder are left out. Paths that do not exist are kept, so that each is reported.
+    Results of earlier runs (``*_labels.ome.tif``, ``*_maps.ome.tif``, ``*_spread.ome.tif``) and hidden
+    files in a folder are left out. Paths that do not exist are kept, so that each is reported.
     """
     files: list[Path] = []
     for path in map(Path, paths):

@@ -15,7 +15,7 @@ from typing import Any
 
 from napari_tiled_unet.errors import FileError
 from napari_tiled_unet.image import Image, micrometres_per
-from napari_tiled_unet.io.metadata import known_axes, micrometres, with_voxel_size
+from napari_tiled_unet.io.metadata import check_level, known_axes, micrometres, with_voxel_size
 
 LAZY_BYTES = 2**28
 """Larger images stay on disk and are read frame by frame."""
@@ -27,36 +27,45 @@ _LOST = re.compile(
 )
 
 
-def read_tiff(path: Path, axes: str | None) -> Image:
-    """Open the first image of a TIFF at full resolution; as :func:`read_image`."""
+def read_tiff(path: Path, axes: str | None, level: int = 0) -> Image:
+    """Open one resolution of the first image of a TIFF; as :func:`read_image`."""
     import tifffile
 
     with _damage_is_an_error(path), tifffile.TiffFile(path) as tiff:
-        series = tiff.series[0]
+        full = tiff.series[0]
+        check_level(level, len(full.levels), path.name)
+        series = full.levels[level]
         _check_whole(path, series)
         # Axes of one voxel say nothing; some writers leave them out, some keep them.
         found = series.get_axes(squeeze=True).lower()
         if "c" not in found:
             found = found.replace("s", "c")
         rgb = _is_rgb(series)
-        sizes = _voxel_sizes(tiff)
-        notes = tuple(_notes(path.name, tiff, found))
-        data = _data(path, series)
+        sizes = _level_sizes(_voxel_sizes(tiff), full, series)
+        notes = tuple(_notes(path.name, tiff, found, level))
+        data = _data(path, series, level)
     image = Image(data, axes or known_axes(found, tuple(data.shape), path.name), name=path.name, notes=notes)
-    image = replace(image, is_rgb=rgb and image.n_channels in (3, 4))
+    image = replace(image, is_rgb=rgb and image.n_channels in (3, 4), level=level)
     return with_voxel_size(image, found, sizes)
 
 
-def _data(path: Path, series: Any) -> Any:
+def _level_sizes(sizes: dict[str, float], full: Any, series: Any) -> dict[str, float]:
+    """Return the voxel sizes of a resolution, given those of the full one."""
+    axes, shapes = full.get_axes(squeeze=True).lower(), [s.get_shape(squeeze=True) for s in (full, series)]
+    factors = {axis: n / m for axis, n, m in zip(axes, *shapes, strict=False)}
+    return {axis: size * factors.get(axis, 1.0) for axis, size in sizes.items()}
+
+
+def _data(path: Path, series: Any, level: int) -> Any:
     """Return an image of a TIFF: in memory, mapped, or as Zarr chunks when it is large."""
     shape = series.get_shape(squeeze=True)
     if series.nbytes <= LAZY_BYTES:
-        return series.asarray(level=0).reshape(shape)
+        return series.asarray().reshape(shape)
     import tifffile
     import zarr
 
     if series.dataoffset is not None and series.keyframe.is_memmappable:
-        return tifffile.memmap(path, series=0, level=0, mode="r").reshape(shape)
+        return tifffile.memmap(path, series=0, level=level, mode="r").reshape(shape)
     store = series.aszarr(level=0, squeeze=True)
     array = zarr.open_array(store, mode="r")
     # The file stays open as long as the array is in use, and no longer.
@@ -115,7 +124,7 @@ def _is_rgb(series: Any) -> bool:
     return "S" in series.axes and (page.photometric == tifffile.PHOTOMETRIC.RGB or decoded)
 
 
-def _notes(name: str, tiff: Any, found: str) -> Iterator[str]:
+def _notes(name: str, tiff: Any, found: str, level: int) -> Iterator[str]:
     """Say what is left out or assumed of a TIFF."""
     import tifffile
 
@@ -123,7 +132,8 @@ def _notes(name: str, tiff: Any, found: str) -> Iterator[str]:
     if len(tiff.series) > 1:
         yield f"{name} holds {len(tiff.series)} images, the first is taken"
     if len(series.levels) > 1:
-        yield f"{name} holds {len(series.levels)} resolutions, the full one is taken"
+        which = f"number {level}" if level else "the full one"
+        yield f"{name} holds {len(series.levels)} resolutions, {which} is taken"
     if series.dataoffset is None and (missing := sum(page is None for page in series)):
         yield f"{name}: {missing} of {len(series)} planes are not in the file and taken as 0"
     if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_tiled_unet.candidates import Costs
 from napari_tiled_unet.metrics import THRESHOLDS, AveragePrecision, Matches, match_objects
 from napari_tiled_unet.networks.footprint import footprint
 from napari_tiled_unet.options import SegmentOptions
-from napari_tiled_unet.planning import Costs, choose_tiles
+from napari_tiled_unet.planning import choose_tiles
 from napari_tiled_unet.predict import iter_predict
 from napari_tiled_unet.runtime import Runner
 from napari_tiled_unet.training.grounds import Ground

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, Container, FileEdit, LineEdit, ProgressBar, PushButton, Widget
+from magicgui.widgets import CheckBox, Container, LineEdit, ProgressBar, Widget
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QTableWidget, QTableWidgetItem
@@ -22,7 +21,9 @@ from napari_tiled_unet.viewer.rows import (
     Departure,
     DropDown,
     ScrollingRows,
+    folder_row,
     folding,
+    push_button,
     row_widget,
     sentence,
     side_by_side,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from napari_tiled_unet.viewer.form import Row
 
 # What depends on a layer in the segment widget is written as text here.
-_WRITTEN = ("axes", "channel")
+_WRITTEN = ("axes", "channel", "level")
 _STEPS = 1000
 
 
@@ -67,11 +68,11 @@ class BatchWidget(Container[Widget]):
         self._show()
 
     def _build(self) -> None:
-        self._folder = _folder_row("folder", "images", "the folder with the images")
+        self._folder = folder_row("folder", "images", "the folder with the images")
         self._pattern = LineEdit(
             value="*", name="pattern", label="which", tooltip="which files: *.tif, or **/*.tif for folders within, too"
         )
-        self._out = _folder_row("out", "labels to", "folder for the labels; empty is beside each image")
+        self._out = folder_row("out", "labels to", "folder for the labels; empty is beside each image")
         self._rows: dict[str, Any] = {row.name: _widget(row) for row in option_rows()}
         for name, value in read_preferences().rows.items():
             self._rows[name].value = value
@@ -80,13 +81,17 @@ class BatchWidget(Container[Widget]):
         self._overwrite = CheckBox(
             name="overwrite", text="replace results that exist", tooltip="otherwise their images are skipped"
         )
-        self._recipe = PushButton(text="Recipe ...", name="recipe", tooltip="fill model and options from a recipe file")
+        self._recipe = push_button(
+            "Recipe ...", name="recipe", tooltip="fill model and options from a recipe file", icon="read"
+        )
         rows: Container[Widget] = Container(
             widgets=[self._folder, self._pattern, self._out, self._rows["model"], self._fold, *options]
         )
         rows.margins = (0, 0, 0, 0)
-        self._start = PushButton(text="Start", name="start", tooltip="segment the files, one after the other")
-        self._cancel = PushButton(text="Cancel", name="cancel", tooltip="stop within a tile; what is done stays")
+        self._start = push_button("Start", name="start", tooltip="segment the files, one after the other", icon="run")
+        self._cancel = push_button(
+            "Cancel", name="cancel", tooltip="stop within a tile; what is done stays", icon="stop"
+        )
         self._bar = ProgressBar(name="bar", label="", max=_STEPS, tooltip="how much of the batch is done")
         self._line = sentence("line")
         self._table = _table()
@@ -230,16 +235,6 @@ class BatchWidget(Container[Widget]):
             tell(layers)
         else:
             self._viewer.layers.extend(layers)
-
-
-def _folder_row(name: str, label: str, tooltip: str) -> FileEdit:
-    edit = FileEdit(mode=FileDialogMode.EXISTING_DIRECTORY, name=name, label=label, tooltip=tooltip)
-    edit.line_edit.value = ""
-    edit.line_edit.tooltip, edit.choose_btn.tooltip = tooltip, "choose the folder"
-    # magicgui's own words would leave no room for the path.
-    edit.choose_btn.text = "…"
-    edit.choose_btn.native.setFixedWidth(30)
-    return edit
 
 
 def _widget(row: Row) -> Widget:

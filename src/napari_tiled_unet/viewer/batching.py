@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.events import Event, Planned, TileDone
 from napari_tiled_unet.viewer.layers import labels_axes, labels_for_layer, labels_placement
 from napari_tiled_unet.viewer.samples import layer_settings
-from napari_tiled_unet.viewer.worker import Failed, loaded_model, one_core_left
+from napari_tiled_unet.viewer.worker import loaded_model, one_core_left
 
 if TYPE_CHECKING:
     import napari.layers
@@ -147,15 +146,11 @@ def batch_of(folder: str | Path, pattern: str, out: str | Path | None) -> BatchS
 
 
 def batch_events(rows: Sequence[FileRow], options: SegmentOptions, overwrite: bool) -> Generator[Event, None, None]:
-    """Yield the events of a batch; an error that is of no file comes as the last one."""
-    try:
-        with one_core_left():
-            model = loaded_model(options.model)
-            images, targets = [row.image for row in rows], [row.labels for row in rows]
-            yield from iter_batch(images, targets, model, options, overwrite=overwrite)
-    except Exception as error:  # noqa: BLE001  whatever it is, the user must hear of it
-        traceback.clear_frames(error.__traceback__)
-        yield Failed(error)
+    """Yield the events of a batch; raises only what is of no file."""
+    with one_core_left():
+        model = loaded_model(options.model)
+        images, targets = [row.image for row in rows], [row.labels for row in rows]
+        yield from iter_batch(images, targets, model, options, overwrite=overwrite)
 
 
 def layers_of(row: FileRow) -> list[napari.layers.Layer]:

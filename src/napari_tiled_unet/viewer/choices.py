@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import Container, PushButton, Widget
+from magicgui.widgets import Container, Widget
 
 from napari_tiled_unet.cards import card_lines
 from napari_tiled_unet.errors import OptionsError
@@ -14,6 +14,7 @@ from napari_tiled_unet.viewer.form import (
     UNSAID,
     FormState,
     form_state,
+    misfit,
     option_rows,
     options_from_rows,
     rows_of,
@@ -21,7 +22,7 @@ from napari_tiled_unet.viewer.form import (
 from napari_tiled_unet.viewer.layers import facts_of, is_image_layer, is_shapes_layer
 from napari_tiled_unet.viewer.preferences import read_preferences, use_model_folder
 from napari_tiled_unet.viewer.regions import FRAME, RANGE, VIEW, WHOLE, region_text
-from napari_tiled_unet.viewer.rows import DropDown, folding, row_widget, show_meaning, side_by_side
+from napari_tiled_unet.viewer.rows import DropDown, folding, push_button, row_widget, show_meaning, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ class Choices:
         self.state = FormState()
         self._viewer, self._on_change = viewer, on_change
         self._models: dict[str, ModelEntry] = {}
-        self._said: dict[Any, dict[str, Any]] = {}  # axes and channel that the user chose, by layer
+        self._said: dict[Any, dict[str, Any]] = {}  # axes, channel and level that the user chose, by layer
         self._build()
         self.show_values(read_preferences().rows)
         self._listen()
@@ -62,7 +63,7 @@ class Choices:
     def _build(self) -> None:
         self._image = DropDown(name="layer", label="image", tooltip="the Image layer to segment")
         self._rows: dict[str, Any] = {row.name: row_widget(row) for row in option_rows()}
-        self._reread = PushButton(text="↻", name="reread", tooltip="look for models again")
+        self._reread = push_button("", name="reread", tooltip="look for models again", icon="again")
         self._reread.native.setFixedWidth(30)
         common = [self._rows[row.name] for row in option_rows() if not row.advanced and row.name != "model"]
         advanced = [self._rows[row.name] for row in option_rows() if row.advanced]
@@ -78,6 +79,7 @@ class Choices:
         self._image.changed.connect(self._changed)
         self._rows["axes"].changed.connect(self._say_axes)
         self._rows["channel"].changed.connect(self._say_channel)
+        self._rows["level"].changed.connect(self._say_level)
         for widget in (self._run_on, *self._rows.values()):
             widget.changed.connect(self._changed)
         self._reread.changed.connect(self._read_again)
@@ -131,14 +133,23 @@ class Choices:
             If a row holds a value that breaks its rule, or nothing would be segmented.
         """
         values = {name: self._rows[name].value for name in self._rows if name not in self.state.idle}
-        values |= {"axes": self.state.axes_taken, "channel": self.state.channel_taken, "region": self._region()}
+        values |= {"axes": self.state.axes_taken, "channel": self.state.channel_taken}
+        values |= {"level": self._level(), "region": self._region()}
         return options_from_rows(values)
 
     def _region(self) -> str | None:
         entry, layer, axes = self._entry(), self.layer, self.state.axes_taken
         if layer is None or axes is None or entry is None:
             return None
-        return region_text(self._run_on.value, layer, axes, self._viewer, entry.spec.axes, self._rows["region"].value)
+        typed = self._rows["region"].value
+        return region_text(self._run_on.value, layer, axes, self._viewer, entry.spec.axes, typed, self._level())
+
+    def _level(self) -> int:
+        """Return the resolution that is chosen; the full one where there is no such choice any more."""
+        if self.layer is None:
+            return 0
+        said: int = self._said.get(self.layer.unique_id, {}).get("level", 0)
+        return said if said < len(facts_of(self.layer).levels) else 0
 
     def _entry(self) -> ModelEntry | None:
         return self._models.get(self._rows["model"].value)
@@ -151,15 +162,21 @@ class Choices:
         Raises
         ------
         OptionsError
-            If their model is not installed.
+            If their model is not installed, or the image has no such level.
         """
         if options.model not in self._models:
             raise OptionsError(
                 f"the recipe is for model {options.model!r}, which is not installed; "
                 f"choose another or install it; there are {', '.join(self._models)}"
             )
+        count = len(facts_of(self.layer).levels) if self.layer is not None else 1
+        if options.level >= count:
+            raise OptionsError(
+                f"the recipe is for level {options.level} of a multiscale image, {self.layer} has {count}; "
+                "choose another image, or take level out of the recipe"
+            )
         self.show_values(rows_of(options) | {"model": options.model, "region": options.region or ""})
-        self._say(axes=options.axes, channel=options.channel)
+        self._say(axes=options.axes, channel=options.channel, level=options.level)
         self.offer_layers()
         with self._run_on.changed.blocked():
             self._run_on.value = RANGE if options.region else WHOLE
@@ -198,6 +215,9 @@ class Choices:
     def _say_channel(self, channel: Any) -> None:
         self._say(channel=None if channel == UNSAID else channel)
 
+    def _say_level(self, level: Any) -> None:
+        self._say(level=0 if level == UNSAID else level)
+
     def _say(self, **said: Any) -> None:
         if self.layer is not None:
             self._said.setdefault(self.layer.unique_id, {}).update(said)
@@ -209,11 +229,14 @@ class Choices:
         entry, layer = self._entry(), self.layer
         said = self._said.get(layer.unique_id, {}) if layer is not None else {}
         self.state = form_state(
-            facts_of(layer) if layer is not None else None,
+            facts_of(layer, self._level()) if layer is not None else None,
             entry.spec if entry is not None else None,
             chosen_axes=said.get("axes"),
             chosen_channel=said.get("channel"),
         )
+        facts = facts_of(layer) if layer is not None else None
+        unfit = {name: misfit(facts, other.spec) for name, other in self._models.items()}
+        self._rows["model"].grey({name: reason for name, reason in unfit.items() if reason is not None})
         if entry is not None:
             self._rows["model"].tooltip = "\n".join(card_lines(entry.spec, entry.path))
         self._apply(self.state)
@@ -224,6 +247,8 @@ class Choices:
         channel = self._rows["channel"]
         channel.offer(state.channels, UNSAID if state.channel_taken is None else state.channel_taken)
         channel.visible = bool(state.channels)
+        self._rows["level"].offer(state.levels, self._level() if state.levels else UNSAID)
+        self._rows["level"].visible = bool(state.levels)
         self._rows["region"].visible = self._run_on.value == RANGE
         for row in option_rows():
             widget, idle = self._rows[row.name], state.idle.get(row.name)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import CheckBox, Container, PushButton, Widget
+from magicgui.widgets import CheckBox, Container, Widget
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QTableWidget, QTableWidgetItem
 
-from napari_tiled_unet.viewer.rows import Departure, DropDown, sentence
+from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.schooling import SHOWN
 from napari_tiled_unet.viewer.teaching import is_own_result
@@ -55,13 +55,14 @@ class EvaluateWidget(Container[Widget]):
         self._stack = CheckBox(
             name="stack", text="3D objects", value=True, tooltip="off: every plane is an image of its own"
         )
-        self._evaluate = PushButton(text="Evaluate", name="evaluate", tooltip="score the prediction")
+        self._evaluate = push_button("Evaluate", name="evaluate", tooltip="score the prediction", icon="run")
         self._line = sentence("line", "how it went")
         form: Container[Widget] = Container(
             widgets=[self._predicted, self._true, self._target, self._stack], name="form"
         )
         form.margins = (0, 0, 0, 0)
-        self.extend([form, self._evaluate, self._line])
+        self.extend([self._evaluate, self._line])
+        self.native.layout().insertWidget(0, ScrollingRows(form))
         self._add_table_and_list()
         self._evaluate.changed.connect(self.evaluate)
         self._true.changed.connect(self._show_stack)

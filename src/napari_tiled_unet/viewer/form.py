@@ -88,6 +88,8 @@ class FormState:
         Channels to choose from; empty when there is no choice.
     channel_taken : int or None
         The channel that is taken.
+    levels : tuple of (str, object)
+        Resolutions to choose from; empty when there is no choice.
     placeholders : dict
         What an empty row means, by row.
     idle : dict
@@ -100,6 +102,7 @@ class FormState:
     axes_taken: str | None = None
     channels: tuple[Choice, ...] = ()
     channel_taken: int | None = None
+    levels: tuple[Choice, ...] = ()
     placeholders: dict[str, str] = field(default_factory=dict)
     idle: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
@@ -126,7 +129,7 @@ def option_rows(of: type[Options] = SegmentOptions) -> tuple[Row, ...]:
 
 
 def _kind(name: str, annotation: Any) -> tuple[Literal["choice", "check", "text"], tuple[Choice, ...]]:
-    if name in ("model", "axes", "channel"):
+    if name in ("model", "axes", "channel", "level"):
         return "choice", ()
     members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     optional: tuple[Choice, ...] = ((AUTOMATIC, AUTOMATIC),) if type(None) in members else ()
@@ -175,12 +178,12 @@ def _number(value: float) -> str:
 def rows_of(options: SegmentOptions) -> dict[str, Any]:
     """Return the values of the rows that say these options, the inverse of :func:`options_from_rows`.
 
-    Without model, axes and channel, which are chosen, and the region, which has a row of its own kind.
+    Without model, axes, channel and level, which are chosen, and the region, which has a row of its own kind.
     """
     values = {}
     for row in option_rows():
         value = getattr(options, row.name)
-        if row.name in ("model", "axes", "channel", "region"):
+        if row.name in ("model", "axes", "channel", "level", "region"):
             continue
         values[row.name] = text_of(value) if row.kind == "text" else AUTOMATIC if value is None else value
     return values
@@ -224,6 +227,7 @@ def form_state(
         What the user chose for this layer.
     """
     placeholders = _placeholders(facts, spec, None)
+    levels = _levels(facts)
     if spec is None:
         return FormState(placeholders=placeholders, problem="no model is installed: see `tiled-unet models`")
     if facts is None:
@@ -232,10 +236,11 @@ def form_state(
     axes = taken_axes(facts, readings, chosen_axes)
     choices = tuple((axes_text(reading, facts.shape), reading) for reading in readings)
     if not readings:
-        return FormState(placeholders=placeholders, problem=_no_reading(facts, spec))
+        return FormState(levels=levels, placeholders=placeholders, problem=_no_reading(facts, spec))
     if axes is None:
         return FormState(
             axes=(("choose ...", UNSAID), *choices),
+            levels=levels,
             placeholders=placeholders,
             problem=f"choose what the axes of {facts.name!r} are",
         )
@@ -247,6 +252,7 @@ def form_state(
         axes_taken=axes,
         channels=channels,
         channel_taken=channel,
+        levels=levels,
         placeholders=_placeholders(facts, spec, axes),
         idle=_idle_rows(spec, axes),
         problem=problem,
@@ -256,6 +262,13 @@ def form_state(
 def axes_text(axes: str, shape: tuple[int, ...]) -> str:
     """Return a reading as it stands in the drop-down, for example ``z 12 · y 512 · x 512``."""
     return " · ".join(f"{axis} {size}" for axis, size in zip(axes, shape, strict=True))
+
+
+def misfit(facts: LayerFacts | None, spec: ModelSpec) -> str | None:
+    """Return why a model can never run on a layer, whatever its axes are taken for; None if it may."""
+    if facts is None or any(set(spec.axes) <= set(reading) for reading in axes_readings(facts, spec.axes)):
+        return None
+    return _no_reading(facts, spec)
 
 
 def _no_reading(facts: LayerFacts, spec: ModelSpec) -> str:
@@ -284,6 +297,14 @@ def _channels(
     if taken is None:
         return (("choose ...", UNSAID), *numbered), None, f"choose the channel that shows {spec.channels[0]}"
     return numbered, taken, None
+
+
+def _levels(facts: LayerFacts | None) -> tuple[Choice, ...]:
+    """Return the resolutions of a multiscale layer."""
+    if facts is None or len(facts.levels) < 2:
+        return ()
+    sizes = [" x ".join(map(str, shape)) for shape in facts.levels]
+    return tuple((f"{level or 'full'}: {size}", level) for level, size in enumerate(sizes))
 
 
 def _idle_rows(spec: ModelSpec, axes: str) -> dict[str, str]:

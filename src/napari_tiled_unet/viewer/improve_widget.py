@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from magicgui.widgets import CheckBox, Container, PushButton, SpinBox, Widget
+from magicgui.widgets import CheckBox, Container, SpinBox, Widget
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 
@@ -18,7 +18,7 @@ from napari_tiled_unet.viewer.correction import candidate_path, take, taken_path
 from napari_tiled_unet.viewer.form import UNSAID
 from napari_tiled_unet.viewer.improving import Correction, Judged, drop, improve_events, improvement_options
 from napari_tiled_unet.viewer.layers import METADATA_KEY, image_from_layer, is_image_layer
-from napari_tiled_unet.viewer.rows import Departure, DropDown, sentence, side_by_side
+from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence, side_by_side
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.schooling import SHOWN, Schooling, watch_layer
 from napari_tiled_unet.viewer.teaching import Lesson, is_own_result, labels_from_layer
@@ -86,10 +86,14 @@ class ImproveWidget(Container[Widget]):
             name="held_out_image", label="compare on", tooltip="image that was not corrected, to compare the models on"
         )
         self._truth = DropDown(name="held_out_truth", label="its truth", tooltip="right labels of that image")
-        self._improve = PushButton(text="Improve", name="improve", tooltip="train on what was touched, and compare")
-        self._cancel = PushButton(text="Cancel", name="cancel", tooltip="stop; the model stays as it is")
-        self._take = PushButton(text="Take the new model", name="take", tooltip="put it in the place of the old one")
-        self._discard = PushButton(text="Keep the old", name="discard", tooltip="throw the new model away")
+        self._improve = push_button(
+            "Improve", name="improve", tooltip="train on what was touched, and compare", icon="run"
+        )
+        self._cancel = push_button("Cancel", name="cancel", tooltip="stop; the model stays as it is", icon="stop")
+        self._take = push_button(
+            "Take the new model", name="take", tooltip="put it in the place of the old one", icon="run"
+        )
+        self._discard = push_button("Keep the old", name="discard", tooltip="throw the new model away", icon="stop")
         self.chart = Chart()
         self._line = sentence("line", "how it goes")
         form: Container[Widget] = Container(
@@ -97,7 +101,8 @@ class ImproveWidget(Container[Widget]):
         )
         form.margins = (0, 0, 0, 0)
         self._answer = side_by_side(self._take, self._discard, name="answer")
-        self.extend([form, side_by_side(self._improve, self._cancel, name="buttons"), self._line, self._answer])
+        self.extend([side_by_side(self._improve, self._cancel, name="buttons"), self._line, self._answer])
+        self.native.layout().insertWidget(0, ScrollingRows(form))
         self.native.layout().insertWidget(2, self.chart)
         self.native.setMinimumWidth(260)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from napari_tiled_unet.region import Region
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.viewer.correction import Compared, Touched, compare_models, touched
 from napari_tiled_unet.viewer.glimpse import Sight, with_glimpses
-from napari_tiled_unet.viewer.worker import Failed, one_core_left
+from napari_tiled_unet.viewer.worker import one_core_left
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +86,7 @@ def labels_of_run(labels: Image, axes: str) -> npt.NDArray[Any]:
 
 
 def improve_events(correction: Correction, lesson: Lesson, sight: Sight) -> Generator[Event, None, None]:
-    """Yield the events of an improvement; an error comes as the last one.
+    """Yield the events of an improvement.
 
     The run is repeated to know what the model had said, which no snapshot need keep.
 
@@ -100,34 +99,30 @@ def improve_events(correction: Correction, lesson: Lesson, sight: Sight) -> Gene
     sight : Sight
         What is looked at.
     """
-    try:
-        from napari_tiled_unet.model import load_model
-        from napari_tiled_unet.training.happenings import Trained
-        from napari_tiled_unet.training.loop import run_session
-        from napari_tiled_unet.training.preparation import prepare
+    from napari_tiled_unet.model import load_model
+    from napari_tiled_unet.training.happenings import Trained
+    from napari_tiled_unet.training.loop import run_session
+    from napari_tiled_unet.training.preparation import prepare
 
-        with one_core_left():
-            old = load_model(correction.ran.model)
-            found, image, labels = yield from _taught(correction, old)
-            yield Notice(f"{found.changed} voxels were corrected, {found.objects} objects are taught")
-            session = prepare(
-                [image], [labels], lesson.options, out=lesson.out, resume=False, overwrite=True
-            )  # fmt: skip
-            new: Any = None
-            for event in with_glimpses(run_session(session), session, sight):
-                if isinstance(event, Trained):
-                    new = event.model
-                yield event
-            if correction.held_out:
-                compared = compare_models(old, new, correction.held_out, lesson.options.device)
-            else:
-                before, after = (session.examiner.score(n.to(session.device))[1] for n in (old.network, new.network))
-                new.network.cpu()
-                compared = Compared(before, after, session.split.reason, new, session.split.caution)
-            yield Judged(compared)
-    except Exception as error:  # noqa: BLE001  whatever it is, the user must hear of it
-        traceback.clear_frames(error.__traceback__)
-        yield Failed(error)
+    with one_core_left():
+        old = load_model(correction.ran.model)
+        found, image, labels = yield from _taught(correction, old)
+        yield Notice(f"{found.changed} voxels were corrected, {found.objects} objects are taught")
+        session = prepare(
+            [image], [labels], lesson.options, out=lesson.out, resume=False, overwrite=True
+        )  # fmt: skip
+        new: Any = None
+        for event in with_glimpses(run_session(session), session, sight):
+            if isinstance(event, Trained):
+                new = event.model
+            yield event
+        if correction.held_out:
+            compared = compare_models(old, new, correction.held_out, lesson.options.device)
+        else:
+            before, after = (session.examiner.score(n.to(session.device))[1] for n in (old.network, new.network))
+            new.network.cpu()
+            compared = Compared(before, after, session.split.reason, new, session.split.caution)
+        yield Judged(compared)
 
 
 def _taught(correction: Correction, old: Any) -> Generator[Event, None, tuple[Touched, Image, Image]]:

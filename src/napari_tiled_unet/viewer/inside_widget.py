@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import Container, PushButton, Widget
+from magicgui.widgets import Container, Widget
 
 from napari_tiled_unet.errors import TiledUnetError
 from napari_tiled_unet.model import list_models
@@ -13,7 +13,7 @@ from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.viewer.inside_layers import TITLES, Look, inside_layer, inside_of, look_at
 from napari_tiled_unet.viewer.layers import METADATA_KEY, is_image_layer
 from napari_tiled_unet.viewer.regions import view_of
-from napari_tiled_unet.viewer.rows import Departure, DropDown, sentence
+from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.worker import Latest, loaded_model, one_core_left
 
@@ -35,7 +35,7 @@ class InsideWidget(Container[Widget]):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__(labels=True)
+        super().__init__(labels=False)
         self._viewer = napari_viewer
         self._models: dict[str, ModelEntry] = {}
         self._latest = Latest()
@@ -48,11 +48,14 @@ class InsideWidget(Container[Widget]):
             "attention gates, or features of the decoder",
         )
         self._level = DropDown(name="level", label="level", tooltip="0 is the finest; each one below sees more around")
-        self._show = PushButton(text="Look inside", name="show", tooltip="run the network over the current view")
+        self._show = push_button(
+            "Look inside", name="show", tooltip="run the network over the current view", icon="layers"
+        )
         self._line = sentence("line", tooltip="what was shown, or why not")
-        # A name is shown where a label is empty.
-        self._line.label = " "
-        self.extend([self._image, self._model, self._part, self._level, self._show, self._line])
+        rows: Container[Widget] = Container(widgets=[self._image, self._model, self._part, self._level])
+        rows.margins = (0, 0, 0, 0)
+        self.extend([self._show, self._line])
+        self.native.layout().insertWidget(0, ScrollingRows(rows))
         self.native.setMinimumWidth(240)
         self._model.changed.connect(self._offer_parts)
         self._part.changed.connect(self._offer_levels)
@@ -65,6 +68,10 @@ class InsideWidget(Container[Widget]):
         self.read_models()
 
     # --- what is chosen ---------------------------------------------------------------
+
+    def control(self, name: str) -> Any:
+        """Return a control: layer, model, part, level, show."""
+        return {w.name: w for w in (self._image, self._model, self._part, self._level, self._show)}[name]
 
     @property
     def busy(self) -> bool:

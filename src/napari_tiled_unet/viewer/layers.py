@@ -55,13 +55,15 @@ class LayerFacts:
     name : str
         Name of the layer.
     shape : tuple of int
-        Shape of its data, full resolution, colours included.
+        Shape of its data at the resolution that was asked for, colours included.
     rgb : bool
         Whether the last axis holds colours.
     named_axes : str or None
         Axes of the data, letters of ``tczyx``, if the layer names them.
     spacing : tuple of float or None
         Micrometre per voxel of each axis of the layer; None where its unit is no length.
+    levels : tuple of tuple of int
+        Shapes of the resolutions of a multiscale layer, the full one first; else one.
     """
 
     name: str
@@ -69,6 +71,7 @@ class LayerFacts:
     rgb: bool = False
     named_axes: str | None = None
     spacing: tuple[float | None, ...] = ()
+    levels: tuple[tuple[int, ...], ...] = ()
 
 
 def is_image_layer(layer: Any) -> bool:
@@ -92,21 +95,44 @@ def is_shapes_layer(layer: Any) -> bool:
     return isinstance(layer, Shapes)
 
 
-def facts_of(layer: napari.layers.Image) -> LayerFacts:
-    """Return what the form must know of an image layer; its data are not read."""
-    data = full_resolution(layer)
+def facts_of(layer: napari.layers.Image, level: int = 0) -> LayerFacts:
+    """Return what the form must know of an image layer at a resolution; its data are not read."""
+    levels = tuple(shape_of(layer, k) for k in range(len(layer.data) if layer.multiscale else 1))
+    factors = level_factors(layer, level)
     return LayerFacts(
         name=layer.name,
-        shape=tuple(int(n) for n in data.shape),
+        shape=levels[level],
         rgb=bool(layer.rgb),
         named_axes=named_axes(layer),
-        spacing=axis_spacing(layer),
+        spacing=tuple(s and s * f for s, f in zip(axis_spacing(layer), factors, strict=True)),
+        levels=levels,
     )
 
 
-def full_resolution(layer: napari.layers.Image | napari.layers.Labels) -> Any:
-    """Return the data of a layer; of a multiscale layer those of level 0."""
-    return layer.data[0] if layer.multiscale else layer.data
+def data_of(layer: napari.layers.Image | napari.layers.Labels, level: int = 0) -> Any:
+    """Return the data of a layer; of a multiscale layer those of a resolution, by default the full one.
+
+    Raises
+    ------
+    ImageError
+        If the layer does not have it.
+    """
+    count = len(layer.data) if layer.multiscale else 1
+    if level >= count:
+        raise ImageError(
+            f"level={level}: layer {layer.name!r} has {count}, 0 is the full resolution; take one of those"
+        )
+    return layer.data[level] if layer.multiscale else layer.data
+
+
+def shape_of(layer: napari.layers.Image | napari.layers.Labels, level: int = 0) -> tuple[int, ...]:
+    """Return the shape of :func:`data_of`."""
+    return tuple(int(n) for n in data_of(layer, level).shape)
+
+
+def level_factors(layer: napari.layers.Image, level: int) -> npt.NDArray[np.float64]:
+    """Return how many voxels of the full resolution one of another is wide, per axis of the layer."""
+    return np.divide(shape_of(layer), shape_of(layer, level))[: layer.ndim]
 
 
 def named_axes(layer: napari.layers.Image | napari.layers.Labels) -> str | None:
@@ -118,7 +144,7 @@ def named_axes(layer: napari.layers.Image | napari.layers.Labels) -> str | None:
     rgb = bool(getattr(layer, "rgb", False))
     ndim = layer.ndim + rgb
     candidates = [(*layer.axis_labels, *("c" if rgb else ""))]
-    candidates.append(tuple(str(d) for d in getattr(full_resolution(layer), "dims", ())))
+    candidates.append(tuple(str(d) for d in getattr(data_of(layer), "dims", ())))
     for labels in candidates:
         letters = "".join(_LETTERS.get(label.strip().lower(), "?") for label in labels)
         if len(letters) == ndim and "?" not in letters and len(set(letters)) == ndim and {"y", "x"} <= set(letters):
@@ -148,15 +174,17 @@ def spacing_of_axes(facts: LayerFacts, axes: str) -> tuple[float, ...] | None:
     return values if values and len(values) == len(known) else None
 
 
-def image_from_layer(layer: Any, axes: str) -> Image:
+def image_from_layer(layer: Any, axes: str, level: int = 0) -> Image:
     """Return the image that a layer shows; nothing is copied.
 
     Parameters
     ----------
     layer : napari.layers.Image
-        Full resolution is taken of a multiscale layer.
+        The layer.
     axes : str
         Axes of the data, letters of ``tczyx``; of an RGB layer the last one is ``c``.
+    level : int
+        Resolution of a multiscale layer; 0 is the full one.
 
     Raises
     ------
@@ -168,15 +196,16 @@ def image_from_layer(layer: Any, axes: str) -> Image:
             f"layer {getattr(layer, 'name', layer)!r} is a {type(layer).__name__} layer, only Image layers can be "
             "segmented; choose the image it belongs to, or convert it with Convert to Image"
         )
-    facts = facts_of(layer)
-    spacing = spacing_of_axes(facts, axes)
+    data = data_of(layer, level)
+    spacing = spacing_of_axes(facts_of(layer, level), axes)
     return Image(
-        full_resolution(layer),
+        data,
         axes,
         spacing=spacing,
         units="micrometer" if spacing else "pixel",
         name=layer.name,
         is_rgb=bool(layer.rgb),
+        level=level,
     )
 
 
@@ -196,7 +225,9 @@ def labels_for_layer(labels: npt.NDArray[Any], given: str, wanted: str) -> npt.N
     return np.expand_dims(ordered, wanted.index("c")) if "c" in wanted else ordered
 
 
-def labels_placement(layer: napari.layers.Image, axes: str, offset: Mapping[str, int] | None = None) -> dict[str, Any]:
+def labels_placement(
+    layer: napari.layers.Image, axes: str, offset: Mapping[str, int] | None = None, level: int = 0
+) -> dict[str, Any]:
     """Return where the labels of an image layer lie, as arguments of a Labels layer.
 
     Parameters
@@ -207,6 +238,9 @@ def labels_placement(layer: napari.layers.Image, axes: str, offset: Mapping[str,
         Axes of its data.
     offset : mapping of str to int, optional
         First voxel of the labels along each axis, where they are of a part of the image.
+    level : int
+        Resolution of a multiscale layer on whose grid they are. A voxel of it lies at the
+        middle of those that it stands for.
 
     Returns
     -------
@@ -215,16 +249,17 @@ def labels_placement(layer: napari.layers.Image, axes: str, offset: Mapping[str,
         axes :func:`labels_axes`.
     """
     own = axes.removesuffix("c") if layer.rgb else axes
-    scale = np.array(layer.scale, dtype=float)
+    factors = level_factors(layer, level)
+    scale = np.array(layer.scale, dtype=float) * factors
     translate = np.array(layer.translate, dtype=float)
     rotate, shear = np.asarray(layer.rotate, dtype=float), shear_matrix(layer.shear, layer.ndim)
-    first = np.array([(offset or {}).get(axis, 0) for axis in own], dtype=float)
+    first = np.array([(offset or {}).get(axis, 0) for axis in own], dtype=float) + (factors - 1) / 2 / factors
     translate += rotate @ shear @ (scale * first)
     wanted = labels_axes(axes, rgb=bool(layer.rgb))
     if "c" in wanted:
         # One voxel stands for all channels: as long as they are together, and at their middle.
         channel = own.index("c")
-        count = int(full_resolution(layer).shape[channel])
+        count = shape_of(layer)[channel]
         translate += (rotate @ shear @ np.diag(scale))[:, channel] * (count - 1) / 2
         scale[channel] *= count
     kept = [own.index(axis) for axis in wanted]

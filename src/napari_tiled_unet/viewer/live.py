@@ -33,12 +33,12 @@ Labels = npt.NDArray[Any]
 # two bytes as they lie in memory; wider ones it would convert, a whole plane at each change.
 _MOST_COLOURS = 2**16 - 1
 # Voxels changed at once: about 10 ms of the main thread.
-_AT_ONCE = 2**17
+_AT_ONCE = 2**15
 
 
 @dataclass(frozen=True)
 class TileLabels(Event):
-    """The provisional labels of a tile, where they are not background.
+    """The provisional labels of a tile, or of a part of it, where they are not background.
 
     Attributes
     ----------
@@ -49,9 +49,9 @@ class TileLabels(Event):
     where : tuple of numpy.ndarray
         Indices in the frame, on the image's grid, one array per axis.
     values : numpy.ndarray
-        The label at each of them, from 1.
+        The label at each of them, from 1; of objects, each of the run has a number of its own.
     middles : numpy.ndarray
-        For every label from 1 to the last, which of the voxels stands for it.
+        Which of the voxels stand for an object; none of classes.
     """
 
     frame: int
@@ -61,8 +61,20 @@ class TileLabels(Event):
     middles: npt.NDArray[np.intp]
 
 
-def tile_labels(done: TileDone, target: Target, options: SegmentOptions, planned: Planned) -> TileLabels:
-    """Return the provisional labels of a tile whose maps came along."""
+def tile_labels(
+    done: TileDone, target: Target, options: SegmentOptions, planned: Planned, numbered: int
+) -> tuple[list[TileLabels], int]:
+    """Return the provisional labels of a tile whose maps came along, in parts, and how many are numbered then.
+
+    Parameters
+    ----------
+    done : TileDone
+        The tile.
+    target, options, planned : Target, SegmentOptions, Planned
+        How labels are made of it, and where it lies.
+    numbered : int
+        How many objects had a number before.
+    """
     assert done.maps is not None
     n = len(planned.plan.shape)
     small = options.changed(min_size=0) if target.kind == "objects" else options
@@ -71,19 +83,25 @@ def tile_labels(done: TileDone, target: Target, options: SegmentOptions, planned
     local = np.nonzero(labels)
     where = tuple(index + side.start for index, side in zip(local, box, strict=True))
     values = labels[local].astype(np.uint32)
-    return TileLabels(done.frame, done.position, where, values, middles_of(values))
+    middles = middles_of(values) if target.kind == "objects" else np.zeros(0, np.intp)
+    values += np.uint32(numbered if len(middles) else 0)
+    parts = []
+    for start in range(0, max(1, len(values)), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        within = middles[(middles >= start) & (middles < part.stop)] - start
+        parts.append(TileLabels(done.frame, done.position, tuple(axis[part] for axis in where), values[part], within))
+    return parts, numbered + len(middles)
 
 
 def middles_of(values: Labels) -> npt.NDArray[np.intp]:
-    """Return, for every label from 1 to the largest, the place of the middle one of its voxels; -1 for none.
+    """Return the place of the middle one of the voxels of every label, from 1 to the largest.
 
     In the order of the array the middle voxel of a round object lies well inside, where other
     labels of the same object will be too.
     """
     count = np.bincount(values)[1:] if len(values) else np.zeros(0, np.intp)
-    order = np.argsort(values, kind="stable")
-    middles = np.cumsum(count) - (count + 1) // 2
-    return np.where(count > 0, order[np.minimum(middles, len(values) - 1)], -1) if len(count) else count
+    middles = (np.cumsum(count) - (count + 1) // 2)[count > 0]
+    return np.asarray(np.argsort(values, kind="stable")[middles], np.intp)
 
 
 def on_image(
@@ -129,8 +147,8 @@ class LiveLabels:
         The labels to come.
     offset : dict of str to int
         Where they begin in the image.
-    classes : bool
-        Whether values are classes, which no tile numbers anew.
+    level : int
+        The resolution of a multiscale image that they are of.
     """
 
     def __init__(
@@ -141,17 +159,17 @@ class LiveLabels:
         planned: Planned,
         offset: dict[str, int],
         *,
-        classes: bool = False,
+        level: int = 0,
     ) -> None:
         from napari.layers import Labels
 
         self._layers, self._source, self._axes, self._given = layers, source, axes, planned.axes
-        self._classes, self._numbered = classes, 0
         self._seen: list[tuple[tuple[npt.NDArray[np.intp], ...], Labels]] = []
         self._wanted = labels_axes(axes, rgb=bool(source.rgb))
         self._data = np.zeros(planned.shape, np.uint16)
         shown = labels_for_layer(self._data, self._given, self._wanted)
-        placement = labels_placement(source, axes, offset)
+        self._level = level
+        placement = labels_placement(source, axes, offset, level)
         earlier = own_result(layers, source)
         self._replaced = earlier if earlier is not None and earlier.ndim != shown.ndim else None
         self._before: dict[str, Any] | None = None
@@ -173,18 +191,12 @@ class LiveLabels:
         """Show the labels of a tile; only its voxels are drawn anew."""
         if not self.is_there:
             return
-        values = tile.values.astype(np.uint16)
-        if not self._classes:
-            # Counted round: past the last colour a number is used again, as its colour would be.
-            values = ((tile.values + np.uint64(self._numbered) - 1) % _MOST_COLOURS + 1).astype(np.uint16)
-            self._numbered += len(tile.middles)
-            middles = tile.middles[tile.middles >= 0]
-            index = self._place(tile.position, tuple(axis[middles] for axis in tile.where))
-            self._seen.append((index, values[middles]))
-        for start in range(0, len(values), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            index = self._index(tile.position, tuple(axis[part] for axis in tile.where))
-            self.layer.data_setitem(index, values[part])
+        # Counted round: past the last colour a number is used again, as its colour would be.
+        values = ((tile.values - 1) % _MOST_COLOURS + 1).astype(np.uint16)
+        if len(tile.middles):
+            index = self._place(tile.position, tuple(axis[tile.middles] for axis in tile.where))
+            self._seen.append((index, values[tile.middles]))
+        self.layer.data_setitem(self._index(tile.position, tile.where), values)
         # Nobody will want to undo a tile, and its voxels would be kept for that.
         self.layer._reset_history()
 
@@ -218,10 +230,11 @@ class LiveLabels:
             self._layers.remove(self._replaced)
         if not self.is_there:
             self._layers.append(self.layer)
-        if not self._classes and self._numbered:
+        if self._seen:
             keep_colours(self.layer, self._first_seen(finished.labels))
         forget_features(self.layer)
-        placement = labels_placement(self._source, self._axes, dict(zip(finished.axes, finished.offset, strict=False)))
+        offset = dict(zip(finished.axes, finished.offset, strict=False))
+        placement = labels_placement(self._source, self._axes, offset, self._level)
         _set(self.layer, labels_for_layer(finished.labels, finished.axes, self._wanted), placement)
         self.layer.metadata[METADATA_KEY] = mark_of(self._source, self.layer, finished, more)
         self.layer.editable = True

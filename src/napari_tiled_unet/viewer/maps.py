@@ -109,18 +109,22 @@ class KeptMaps:
         """Return what :meth:`uncertainty` gave as a layer over the image."""
         return self._layer(values, "uncertainty", "magma")
 
-    def _layer(self, values: Maps, name: str, colormap: str) -> napari.layers.Image:
+    def spread_layer(self, values: Maps) -> napari.layers.Image:
+        """Return the spread over flips as a layer over the image; 0.5 is the most that values within 0 to 1 have."""
+        return self._layer(values, "spread over flips", "magma", largest=0.5)
+
+    def _layer(self, values: Maps, name: str, colormap: str, largest: float = 1.0) -> napari.layers.Image:
         from napari.layers import Image
 
         order, finished = self.outcome.order, self.outcome.finished
         offset = dict(zip(finished.axes, finished.offset, strict=False))
         data = labels_for_layer(values, self.axes, labels_axes(order.axes, rgb=bool(order.layer.rgb)))
-        placement = labels_placement(order.layer, order.axes, offset)
+        placement = labels_placement(order.layer, order.axes, offset, order.options.level)
         return Image(
             data,
             name=f"{order.layer.name} {name}",
             colormap=colormap,
-            contrast_limits=(0, 1),
+            contrast_limits=(0, largest),
             blending="additive",
             **placement,
         )

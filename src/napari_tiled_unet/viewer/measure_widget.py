@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import Container, PushButton, Widget
+from magicgui.widgets import Container, Widget
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QFileDialog
 
@@ -13,7 +13,7 @@ from napari_tiled_unet.errors import TiledUnetError
 from napari_tiled_unet.features import write_features
 from napari_tiled_unet.viewer.layers import is_image_layer, is_labels_layer
 from napari_tiled_unet.viewer.measuring import measurement, show_features, source_of
-from napari_tiled_unet.viewer.rows import Departure, DropDown, sentence, side_by_side
+from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence, side_by_side
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.worker import Latest
 
@@ -100,13 +100,18 @@ class MeasureWidget(Container[Widget]):
         self._viewer = napari_viewer
         self._labels_row = DropDown(name="labels", label="labels", tooltip="the Labels layer that is measured")
         self._image_row = DropDown(name="image", label="image", tooltip="the Image layer with the intensities")
-        self._go = PushButton(text="Measure", name="measure", tooltip="make a table of size, place, shape, intensity")
-        self._export = PushButton(text="Export ...", name="export", tooltip="write the table of the layer as CSV")
+        self._go = push_button(
+            "Measure", name="measure", tooltip="make a table of size, place, shape, intensity", icon="measure"
+        )
+        self._export = push_button(
+            "Export ...", name="export", tooltip="write the table of the layer as CSV", icon="save"
+        )
         self._line = sentence("line")
         self._measure = Measure(self._say)
         rows: Container[Widget] = Container(widgets=[self._labels_row, self._image_row])
         rows.margins = (0, 0, 0, 0)
-        self.extend([rows, side_by_side(self._go, self._export, name="buttons"), self._line])
+        self.extend([side_by_side(self._go, self._export, name="buttons"), self._line])
+        self.native.layout().insertWidget(0, ScrollingRows(rows))
         self.native.setMinimumWidth(240)
         self._labels_row.changed.connect(self._follow)
         self._go.changed.connect(self.measure)

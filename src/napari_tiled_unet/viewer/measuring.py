@@ -40,7 +40,7 @@ def measurement(labels: napari.layers.Labels, source: napari.layers.Image) -> Ca
     own = mark.get("measured") if str(source.unique_id) == mark.get("source") else None
     data = np.asarray(labels.data[0] if labels.multiscale else labels.data)
     if own is not None:
-        image = image_from_layer(source, own["image_axes"])
+        image = image_from_layer(source, own["image_axes"], own.get("level", 0))
         axes, offset, spatial = own["axes"], tuple(own["offset"]), own["spatial"]
         wanted = labels_axes(own["image_axes"], rgb=bool(source.rgb))
         if "c" in wanted:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.region import Region
-from napari_tiled_unet.viewer.layers import full_resolution
+from napari_tiled_unet.viewer.layers import level_factors, shape_of
 
 if TYPE_CHECKING:
     import napari.layers
@@ -65,7 +65,7 @@ def view_of(viewer: ViewerModel) -> View:
 
 
 def region_text(
-    run_on: Any, layer: napari.layers.Image, axes: str, viewer: ViewerModel, spatial: str, typed: str
+    run_on: Any, layer: napari.layers.Image, axes: str, viewer: ViewerModel, spatial: str, typed: str, level: int = 0
 ) -> str | None:
     """Return what is to be segmented as the option ``region``; None for all of the layer.
 
@@ -73,7 +73,7 @@ def region_text(
     ----------
     run_on : str or Shapes layer
         :data:`WHOLE`, :data:`VIEW`, :data:`FRAME`, :data:`RANGE`, or the layer in which it was drawn.
-    layer, axes, spatial
+    layer, axes, spatial, level
         As for :func:`region_of_view`.
     viewer : ViewerModel
         The viewer.
@@ -90,15 +90,15 @@ def region_text(
     if run_on == RANGE:
         return typed.strip() or None
     if run_on == VIEW:
-        region = region_of_view(layer, axes, view_of(viewer), spatial)
+        region = region_of_view(layer, axes, view_of(viewer), spatial, level)
     elif run_on == FRAME:
-        region = region_of_frame(layer, axes, view_of(viewer), spatial)
+        region = region_of_frame(layer, axes, view_of(viewer), spatial, level)
     else:
-        region = region_of_shapes(layer, axes, run_on, spatial)
+        region = region_of_shapes(layer, axes, run_on, spatial, level)
     return region.text or None
 
 
-def region_of_view(layer: napari.layers.Image, axes: str, view: View, spatial: str) -> Region:
+def region_of_view(layer: napari.layers.Image, axes: str, view: View, spatial: str, level: int = 0) -> Region:
     """Return the part of a layer that is on the screen.
 
     Parameters
@@ -111,6 +111,8 @@ def region_of_view(layer: napari.layers.Image, axes: str, view: View, spatial: s
         What the viewer shows.
     spatial : str
         Axes of the model: where they are not on the screen they stay whole, for the network needs them.
+    level : int
+        Resolution of a multiscale layer in whose voxels the region is.
 
     Raises
     ------
@@ -120,17 +122,21 @@ def region_of_view(layer: napari.layers.Image, axes: str, view: View, spatial: s
     shown = _shown(layer, view)
     wanted: dict[str, tuple[float, float]] = {}
     if view.corners is not None:
-        wanted = {a: box for i, (a, box) in _boxes(layer, axes, view.corners).items() if i in shown}
-    wanted |= _current(layer, axes, view, spatial)
-    return _clipped(layer, axes, wanted, "the view shows nothing of it: bring it into view")
+        wanted = {a: box for i, (a, box) in _boxes(layer, axes, view.corners, level).items() if i in shown}
+    wanted |= _current(layer, axes, view, spatial, level)
+    return _clipped(layer, axes, wanted, level, "the view shows nothing of it: bring it into view")
 
 
-def region_of_frame(layer: napari.layers.Image, axes: str, view: View, spatial: str) -> Region:
+def region_of_frame(layer: napari.layers.Image, axes: str, view: View, spatial: str, level: int = 0) -> Region:
     """Return the frame, or plane, at which the sliders stand; as :func:`region_of_view`, without its edges."""
-    return _clipped(layer, axes, _current(layer, axes, view, spatial), "the sliders stand outside of it: move them")
+    return _clipped(
+        layer, axes, _current(layer, axes, view, spatial, level), level, "the sliders stand outside of it: move them"
+    )
 
 
-def region_of_shapes(layer: napari.layers.Image, axes: str, shapes: napari.layers.Shapes, spatial: str) -> Region:
+def region_of_shapes(
+    layer: napari.layers.Image, axes: str, shapes: napari.layers.Shapes, spatial: str, level: int = 0
+) -> Region:
     """Return the extent of shapes, of those that are selected or else of all.
 
     Axes along which they are flat, other than those of the screen, stay whole if they are the model's.
@@ -145,13 +151,13 @@ def region_of_shapes(layer: napari.layers.Image, axes: str, shapes: napari.layer
         raise OptionsError(f"layer {shapes.name!r} has no shape: draw a rectangle around what is to be segmented")
     points = np.array([shapes.data_to_world(vertex) for vertex in np.concatenate(drawn)])
     known = range(layer.ndim - min(layer.ndim, shapes.ndim), layer.ndim)
-    found = _boxes(layer, axes, points)
+    found = _boxes(layer, axes, points, level)
     wanted = {
         a: (low, high)
         for i, (a, (low, high)) in found.items()
         if i in known and (a not in spatial or a in "yx" or high - low > _EDGE)
     }
-    return _clipped(layer, axes, wanted, f"the shapes of {shapes.name!r} lie outside of it: draw on the image")
+    return _clipped(layer, axes, wanted, level, f"the shapes of {shapes.name!r} lie outside of it: draw on the image")
 
 
 def _own_axes(layer: napari.layers.Image, axes: str) -> str:
@@ -163,22 +169,27 @@ def _shown(layer: napari.layers.Image, view: View) -> set[int]:
     return {i - (len(view.point) - layer.ndim) for i in view.displayed}
 
 
-def _boxes(layer: napari.layers.Image, axes: str, points: Points) -> dict[int, tuple[str, tuple[float, float]]]:
+def _boxes(
+    layer: napari.layers.Image, axes: str, points: Points, level: int
+) -> dict[int, tuple[str, tuple[float, float]]]:
     """Return, by axis of the layer, its letter and the least and most of world points along it, in voxels."""
-    voxels = np.array([layer.world_to_data(point) for point in points])
+    # From edges, not centres: the first voxels of all resolutions begin at the same place.
+    voxels = (np.array([layer.world_to_data(point) for point in points]) + 0.5) / level_factors(layer, level) - 0.5
     letters = enumerate(_own_axes(layer, axes))
     return {i: (a, (voxels[:, i].min(), voxels[:, i].max())) for i, a in letters if a != "c"}
 
 
-def _current(layer: napari.layers.Image, axes: str, view: View, spatial: str) -> dict[str, tuple[float, float]]:
+def _current(
+    layer: napari.layers.Image, axes: str, view: View, spatial: str, level: int
+) -> dict[str, tuple[float, float]]:
     """Return where the sliders stand, along axes that are neither on the screen nor the model's."""
-    shown, found = _shown(layer, view), _boxes(layer, axes, np.array([view.point]))
+    shown, found = _shown(layer, view), _boxes(layer, axes, np.array([view.point]), level)
     return {a: box for i, (a, box) in found.items() if i not in shown and a not in spatial}
 
 
-def _clipped(layer: Any, axes: str, wanted: dict[str, tuple[float, float]], remedy: str) -> Region:
+def _clipped(layer: Any, axes: str, wanted: dict[str, tuple[float, float]], level: int, remedy: str) -> Region:
     """Return the voxels that a box touches; a voxel reaches half a voxel around its index."""
-    sizes = dict(zip(axes, full_resolution(layer).shape, strict=True))
+    sizes = dict(zip(axes, shape_of(layer, level), strict=True))
     slices = {}
     for axis, (low, high) in wanted.items():
         start = max(0, math.floor(low + 0.5 + _EDGE))

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import Container, PushButton, Widget
+from magicgui.widgets import Container, Widget
 from napari.utils.notifications import show_info
 from qtpy.QtGui import QAction  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication, QFileDialog, QMenu
@@ -15,7 +15,7 @@ from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.recipe import as_command, as_python, parse_recipe, read_recipe, write_recipe
 from napari_tiled_unet.viewer.layers import METADATA_KEY, is_image_layer
-from napari_tiled_unet.viewer.rows import side_by_side
+from napari_tiled_unet.viewer.rows import push_button, side_by_side
 from napari_tiled_unet.viewer.running import tell
 
 if TYPE_CHECKING:
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 _FILES = "Recipe (*.yaml *.yml)"
 
 
-def image_expression(layer: napari.layers.Image, axes: str) -> tuple[str, str]:
-    """Return the Python that stands for a layer's image, and the imports that it needs.
+def image_expression(layer: napari.layers.Image, axes: str, level: int = 0) -> tuple[str, str]:
+    """Return the Python that stands for a layer's image at a resolution, and the imports that it needs.
 
     The path of its file where it was read from one, else its data in napari's console.
     """
     path = source_path(layer)
     if path is not None:
         return repr(path), ""
-    data = f"viewer.layers[{layer.name!r}].data" + ("[0]" if layer.multiscale else "")
-    if layer.rgb:
-        return f"Image({data}, {axes!r}, is_rgb=True)", "from napari_tiled_unet import Image"
+    data = f"viewer.layers[{layer.name!r}].data" + (f"[{level}]" if layer.multiscale else "")
+    if layer.rgb or level:
+        more = ", is_rgb=True" * bool(layer.rgb) + f", level={level}" * bool(level)
+        return f"Image({data}, {axes!r}{more})", "from napari_tiled_unet import Image"
     return data, ""
 
 
@@ -99,17 +100,21 @@ class Repeat(Container[Widget]):
         super().__init__(labels=False, name="repeat")
         self._options, self._source, self._take = options, source, take
         self._run_again, self._layers = run_again, layers
-        python = PushButton(
-            text="Python",
+        python = push_button(
+            "Python",
             name="copy_python",
             tooltip="copy the last run on this image as Python; before the first run, what the form says",
+            icon="copy",
         )
-        command = PushButton(
-            text="Command",
+        command = push_button(
+            "Command",
             name="copy_command",
             tooltip="copy the last run on this image as a command; before the first run, what the form says",
+            icon="copy",
         )
-        recipe = PushButton(text="Recipe", name="recipe", tooltip="save or load a recipe, or run one on another image")
+        recipe = push_button(
+            "Recipe", name="recipe", tooltip="save or load a recipe, or run one on another image", icon="read"
+        )
         python.changed.connect(self.copy_python)
         command.changed.connect(self.copy_command)
         self.menu = QMenu(recipe.native)
@@ -139,7 +144,9 @@ class Repeat(Container[Widget]):
 
     def copy_python(self) -> None:
         """Copy the run as a Python script."""
-        self._copy(lambda options, layer, axes: as_python(options, *image_expression(layer, axes)), "Python")
+        self._copy(
+            lambda options, layer, axes: as_python(options, *image_expression(layer, axes, options.level)), "Python"
+        )
 
     def copy_command(self) -> None:
         """Copy the run as a command."""
@@ -204,9 +211,10 @@ def _without_file(layer: Any, what: str) -> str:
     return f"; {layer.name!r} is of no file: save it and put its path for IMAGE"
 
 
-def add_entry(menu: QMenu, text: str, tooltip: str, action: Callable[[], None]) -> None:
-    """Add an entry with a tooltip to a menu."""
+def add_entry(menu: QMenu, text: str, tooltip: str, action: Callable[[], None]) -> QAction:
+    """Add an entry with a tooltip to a menu, and return it."""
     entry = QAction(text, menu)
     entry.setToolTip(tooltip)
     entry.triggered.connect(lambda *_: action())
     menu.addAction(entry)
+    return entry

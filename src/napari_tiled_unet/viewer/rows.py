@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
-from magicgui.widgets import CheckBox, ComboBox, Container, Label, LineEdit, PushButton, Widget
+from magicgui.types import FileDialogMode
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, Label, LineEdit, PushButton, Widget
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
-from qtpy.QtGui import QShowEvent
+from qtpy.QtGui import QIcon, QShowEvent
 from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QWidget
 
 from napari_tiled_unet.viewer.form import AUTOMATIC, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari_tiled_unet.viewer.form import Choice, Row
+
+_ICONS = Path(__file__).with_name("icons")
 
 
 class DropDown(ComboBox):
@@ -47,6 +51,13 @@ class DropDown(ComboBox):
                 self.reset_choices()
             if self._offered and self.value != value:
                 self.value = value
+
+    def grey(self, reasons: Mapping[Any, str]) -> None:
+        """Grey the choices that cannot be taken; the reason is their tooltip."""
+        items = self.native.model()
+        for place, (_, value) in enumerate(self._offered):
+            items.item(place).setEnabled(value not in reasons)
+            self.native.setItemData(place, reasons.get(value, ""), Qt.ItemDataRole.ToolTipRole)
 
     def rename_automatic(self, text: str) -> None:
         """Show ``text`` for the automatic choice, if there is one."""
@@ -89,6 +100,26 @@ def side_by_side(*widgets: Widget, label: str = "", name: str = "") -> Container
     container: Container[Widget] = Container(widgets=widgets, layout="horizontal", labels=False, label=label, name=name)
     container.margins = (0, 0, 0, 0)
     return container
+
+
+def push_button(text: str, *, name: str, tooltip: str, icon: str) -> PushButton:
+    """Return a button with an icon, one of ``icons/*.svg`` without its suffix."""
+    button = PushButton(text=text or name, name=name, tooltip=tooltip)
+    # magicgui would put the name where there is no text.
+    button.native.setText(text)
+    button.native.setIcon(QIcon(str(_ICONS / f"{icon}.svg")))
+    return button
+
+
+def folder_row(name: str, label: str, tooltip: str) -> FileEdit:
+    """Return a row for the path of a folder."""
+    edit = FileEdit(mode=FileDialogMode.EXISTING_DIRECTORY, name=name, label=label, tooltip=tooltip)
+    edit.line_edit.value = ""
+    edit.line_edit.tooltip, edit.choose_btn.tooltip = tooltip, "choose the folder"
+    # magicgui's own words would leave no room for the path.
+    edit.choose_btn.text = "…"
+    edit.choose_btn.native.setFixedWidth(30)
+    return edit
 
 
 def folding(rows: Sequence[Widget], *, title: str) -> PushButton:

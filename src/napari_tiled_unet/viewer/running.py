@@ -164,7 +164,7 @@ class Running:
         on_end: Callable[[], None],
         room: Room | None = None,
     ) -> None:
-        image = image_from_layer(order.layer, order.axes)
+        image = image_from_layer(order.layer, order.axes, order.options.level)
         self.order, self.words = order, ""
         self.outcome: Outcome | None = None
         self._viewer, self._bar, self._on_end = viewer, bar, on_end
@@ -218,7 +218,8 @@ class Running:
         axes = self._planned.axes
         spatial = axes[-len(self._planned.plan.shape) :]
         try:
-            region = region_of_view(self.order.layer, self.order.axes, view_of(self._viewer), spatial)
+            level = self.order.options.level
+            region = region_of_view(self.order.layer, self.order.axes, view_of(self._viewer), spatial, level)
         except OptionsError:
             self._focus.look_away()
             return
@@ -260,7 +261,6 @@ class Running:
 
     def _plan(self, planned: Planned) -> None:
         self._planned, self._planned_at = planned, time.perf_counter()
-        assert self._model is not None
         self.look()
         self._live = LiveLabels(
             self._viewer.layers,
@@ -268,7 +268,7 @@ class Running:
             self.order.axes,
             planned,
             self._offset,
-            classes=self._model.spec.target.kind == "classes",
+            level=self.order.options.level,
         )
         self._bar.plan(planned.n_tiles)
 
@@ -278,8 +278,8 @@ class Running:
         assert self._model is not None
         self.words = finished_text(finished, self._notes)
         planned = self._planned
-        voxels = planned.plan.voxels_computed * planned.n_frames
-        learn(self._model, planned.device, planned.precision, voxels, time.perf_counter() - self._planned_at)
+        seconds = time.perf_counter() - self._planned_at
+        learn(self._model, planned.device, planned.precision, planned.voxels, seconds)
         labels = self._live.finish(finished, written(self.order, self._planned, self._model, finished))
         self.outcome = Outcome(self.order, self._model, self._planned, finished, labels)
 
@@ -316,11 +316,12 @@ def written(order: Order, planned: Planned, model: Model, finished: Finished) ->
     exact = pinned(order.options, planned.plan, device=planned.device, precision=ran["precision"])
     exact = exact.changed(backend=ran["backend"])
     if exact.spacing is None:
-        own = image_from_layer(order.layer, order.axes).spacing
+        own = image_from_layer(order.layer, order.axes, order.options.level).spacing
         exact = exact.changed(spacing=own or ("none" if model.spec.spacing else None))
     spatial = "zyx" if order.options.link_slices and "z" in finished.axes else model.spec.axes
     offset = finished.offset or (0,) * len(finished.axes)
-    measured = {"image_axes": order.axes, "axes": finished.axes, "offset": list(offset), "spatial": spatial}
+    measured: dict[str, Any] = {"image_axes": order.axes, "level": exact.level, "axes": finished.axes}
+    measured |= {"offset": list(offset), "spatial": spatial}
     return {"recipe": recipe_text(order.options), "exact": said(exact), "measured": measured}
 
 

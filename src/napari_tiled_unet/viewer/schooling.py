@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.events import Event, Notice
 from napari_tiled_unet.viewer.glimpse import Glimpsed, Sight, with_glimpses
 from napari_tiled_unet.viewer.layers import (
-    full_resolution,
+    data_of,
     image_from_layer,
     labels_axes,
     labels_for_layer,
@@ -44,7 +43,7 @@ _SHOW_EVERY = 0.2
 
 
 def train_events(lesson: Lesson, sight: Sight) -> Generator[Event, None, None]:
-    """Yield the events of a training with glimpses of what is looked at; an error comes as the last event.
+    """Yield the events of a training with glimpses of what is looked at.
 
     Parameters
     ----------
@@ -53,24 +52,20 @@ def train_events(lesson: Lesson, sight: Sight) -> Generator[Event, None, None]:
     sight : Sight
         What is looked at.
     """
-    try:
-        # Here and not above: the import of torch must not hold up the viewer.
-        from napari_tiled_unet.training.loop import run_session
-        from napari_tiled_unet.training.preparation import prepare
+    # Here and not above: the import of torch must not hold up the viewer.
+    from napari_tiled_unet.training.loop import run_session
+    from napari_tiled_unet.training.preparation import prepare
 
-        with one_core_left():
-            session = prepare(
-                lesson.images,
-                lesson.labels,
-                lesson.options,
-                out=lesson.out,
-                resume=lesson.resume,
-                overwrite=lesson.overwrite,
-            )
-            yield from with_glimpses(run_session(session), session, sight)
-    except Exception as error:  # noqa: BLE001  whatever it is, the user must hear of it
-        traceback.clear_frames(error.__traceback__)
-        yield Failed(error)
+    with one_core_left():
+        session = prepare(
+            lesson.images,
+            lesson.labels,
+            lesson.options,
+            out=lesson.out,
+            resume=lesson.resume,
+            overwrite=lesson.overwrite,
+        )
+        yield from with_glimpses(run_session(session), session, sight)
 
 
 class Watch:
@@ -145,7 +140,7 @@ class Watch:
 
 def watch_layer(viewer: napari.viewer.Viewer, layer: napari.layers.Image | None, axes: str | None) -> Watch | None:
     """Return the watch over a layer; None where it has other axes."""
-    if layer is None or axes is None or len(full_resolution(layer).shape) != len(axes):
+    if layer is None or axes is None or len(data_of(layer).shape) != len(axes):
         return None
     return Watch(viewer, layer, image_from_layer(layer, axes), axes)
 

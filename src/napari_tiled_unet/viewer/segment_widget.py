@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import CheckBox, Container, PushButton, Widget
+from magicgui.widgets import CheckBox, Container, Widget
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 
@@ -18,7 +18,7 @@ from napari_tiled_unet.viewer.measure_widget import Measure, export_features
 from napari_tiled_unet.viewer.outlook import Outlook
 from napari_tiled_unet.viewer.repeat import Repeat
 from napari_tiled_unet.viewer.results import own_result
-from napari_tiled_unet.viewer.rows import Departure, ScrollingRows, sentence, side_by_side
+from napari_tiled_unet.viewer.rows import Departure, ScrollingRows, push_button, sentence, side_by_side
 from napari_tiled_unet.viewer.running import Bar, Order, Running, tell
 from napari_tiled_unet.viewer.tuning import Tune
 
@@ -59,8 +59,10 @@ class SegmentWidget(Container[Widget]):
     # --- what it is made of -----------------------------------------------------------
 
     def _build(self) -> None:
-        self._segment = PushButton(text="Segment", name="segment", tooltip="segment the layer with these options")
-        self._cancel = PushButton(text="Cancel", name="cancel", tooltip="stop within a tile; no layer is made")
+        self._segment = push_button(
+            "Segment", name="segment", tooltip="segment the layer with these options", icon="run"
+        )
+        self._cancel = push_button("Cancel", name="cancel", tooltip="stop within a tile; no layer is made", icon="stop")
         self._bar = Bar(self._show_line)
         self._repeat = Repeat(
             options=self.segment_options,
@@ -78,7 +80,9 @@ class SegmentWidget(Container[Widget]):
             text="measure objects",
             tooltip="after a run, give the labels a table of size, place, shape and intensity of each object",
         )
-        self._export = PushButton(text="CSV ...", name="export", tooltip="write the table of the objects to a file")
+        self._export = push_button(
+            "CSV ...", name="export", tooltip="write the table of the objects to a file", icon="save"
+        )
         self._measure = Measure(self._say_measured)
         measuring = side_by_side(self._measures, self._export, name="measuring")
         buttons = side_by_side(self._segment, self._cancel, name="buttons")
@@ -221,7 +225,8 @@ class SegmentWidget(Container[Widget]):
         if self.running or layer is None or axes is None or self.state.problem is not None:
             return None
         try:
-            return image_from_layer(layer, axes), self.segment_options()
+            options = self.segment_options()
+            return image_from_layer(layer, axes, options.level), options
         except TiledUnetError:
             return None
 

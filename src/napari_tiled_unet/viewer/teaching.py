@@ -13,7 +13,7 @@ from napari_tiled_unet.image import Image
 from napari_tiled_unet.model import bundled_folder
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.viewer.form import Row, option_rows, said_in_rows
-from napari_tiled_unet.viewer.layers import METADATA_KEY, full_resolution, image_from_layer, labels_axes
+from napari_tiled_unet.viewer.layers import METADATA_KEY, data_of, image_from_layer, labels_axes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,9 +89,9 @@ def is_own_result(layer: Any) -> bool:
 
 def fits(image: napari.layers.Image, labels: napari.layers.Labels) -> bool:
     """Return whether labels can be those of an image: the same size along y and x, not more axes."""
-    whole = [int(n) for n in full_resolution(image).shape]
+    whole = [int(n) for n in data_of(image).shape]
     own = whole[:-1] if image.rgb else whole
-    found = [int(n) for n in full_resolution(labels).shape]
+    found = [int(n) for n in data_of(labels).shape]
     return len(found) <= len(own) and found[-2:] == own[-2:]
 
 
@@ -123,7 +123,7 @@ def images_and_labels(
     """
     images, truths = [], []
     for image, labels in pairs:
-        n = len(full_resolution(image).shape)
+        n = len(data_of(image).shape)
         if n != len(axes):
             raise ImageError(f"{image.name!r} has {n} axes, not {axes!r}; train on layers with the same axes")
         images.append(image_from_layer(image, axes))
@@ -139,7 +139,7 @@ def labels_from_layer(labels: napari.layers.Labels, image: napari.layers.Image, 
     ImageError
         If they have other axes than the image.
     """
-    data = full_resolution(labels)
+    data = data_of(labels)
     with_place = labels_axes(axes, rgb=bool(image.rgb))
     own = with_place if len(data.shape) == len(with_place) else axes.replace("c", "")
     if len(data.shape) != len(own):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, Container, FileEdit, LineEdit, PushButton, Widget
+from magicgui.widgets import CheckBox, Container, LineEdit, Widget
 from napari.utils.notifications import show_error
 
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
@@ -19,7 +18,9 @@ from napari_tiled_unet.viewer.rows import (
     Departure,
     DropDown,
     ScrollingRows,
+    folder_row,
     folding,
+    push_button,
     row_widget,
     sentence,
     side_by_side,
@@ -83,15 +84,8 @@ class TrainWidget(Container[Widget]):
         self._source.offer([("layers", LAYERS), ("folders of images and labels", FOLDERS)], LAYERS)
         self._pairing: Container[Widget] = Container(widgets=[], label="", name="layers")
         self._pairing.margins = (0, 0, 0, 0)
-        self._folder = FileEdit(
-            mode=FileDialogMode.EXISTING_DIRECTORY, name="images", label="images", tooltip="folder with the images"
-        )
-        self._truths = FileEdit(
-            mode=FileDialogMode.EXISTING_DIRECTORY,
-            name="labels",
-            label="labels",
-            tooltip="folder with the labels, which are paired by name",
-        )
+        self._folder = folder_row("images", "images", "folder with the images")
+        self._truths = folder_row("labels", "labels", "folder with the labels, which are paired by name")
         self._called = LineEdit(name="model_name", label="save as", tooltip="name of the model that is made")
         self._called.native.setMinimumWidth(60)
         self._resume = CheckBox(
@@ -108,10 +102,13 @@ class TrainWidget(Container[Widget]):
             ]
         )  # fmt: skip
         self._form.margins = (0, 0, 0, 0)
-        self._train = PushButton(text="Train", name="train", tooltip="teach a model with these options")
-        self._cancel = PushButton(text="Cancel", name="cancel", tooltip="stop; the best model so far is kept")
-        self._patches = PushButton(
-            text="Show patches", name="patches", tooltip="show what the network will learn from, varied, as layers"
+        self._train = push_button("Train", name="train", tooltip="teach a model with these options", icon="run")
+        self._cancel = push_button("Cancel", name="cancel", tooltip="stop; the best model so far is kept", icon="stop")
+        self._patches = push_button(
+            "Show patches",
+            name="patches",
+            tooltip="show what the network will learn from, varied, as layers",
+            icon="layers",
         )
         self.chart = Chart()
         self._line = sentence("line", "how the training goes")

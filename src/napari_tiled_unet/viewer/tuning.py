@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import Container, FloatSlider, PushButton, Slider, Widget
+from magicgui.widgets import Container, FloatSlider, Slider, Widget
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QAbstractSlider, QMenu
 
@@ -17,7 +17,7 @@ from napari_tiled_unet.viewer.maps import KeptMaps, renumbered
 from napari_tiled_unet.viewer.measuring import forget_features
 from napari_tiled_unet.viewer.regions import region_of_view, view_of
 from napari_tiled_unet.viewer.repeat import add_entry
-from napari_tiled_unet.viewer.rows import side_by_side
+from napari_tiled_unet.viewer.rows import push_button, side_by_side
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.worker import Latest
 
@@ -72,10 +72,16 @@ class Tune(Container[Widget]):
             slider.changed.connect(self._moved)
             self.track(name).sliderReleased.connect(self.decode_all)
             slider.native.setMinimumWidth(60)
-        layers = PushButton(text="Show", name="show", tooltip="maps and uncertainty of the last run as layers")
+            # magicgui gives the tooltip to the slider alone, not to its number.
+            slider.native.setToolTip(slider.tooltip)
+        layers = push_button(
+            "Show", name="show", tooltip="maps and uncertainty of the last run as layers", icon="layers"
+        )
         self.menu = QMenu(layers.native)
         add_entry(self.menu, "Maps", "what the network gave, an image layer each", self.show_maps)
         add_entry(self.menu, "Uncertainty", "how unsure the network is, as entropy from 0 to 1", self.show_uncertainty)
+        flips = "how much the maps differ when the image is mirrored, from 0 to 0.5"
+        self.spread_entry = add_entry(self.menu, "Spread over flips", flips, self.show_spread)
         layers.native.setMenu(self.menu)
         self.extend([*self._sliders.values(), side_by_side(layers, label="layers", name="layers")])
         self.margins = (0, 0, 0, 0)
@@ -105,6 +111,7 @@ class Tune(Container[Widget]):
         self.kept = kept
         if kept is None:
             return
+        self.spread_entry.setVisible(kept.outcome.finished.spread is not None)
         target, options = kept.outcome.model.spec.target, kept.outcome.order.options
         for name, slider in self._sliders.items():
             slider.visible = target.kind == "objects"
@@ -151,7 +158,7 @@ class Tune(Container[Widget]):
         """Return the part of the labels that is on the screen, planes apart; None if none is."""
         order, axes, shape = kept.outcome.order, kept.axes, kept.maps.shape[1:]
         try:
-            region = region_of_view(order.layer, order.axes, view_of(self._viewer), "yx")
+            region = region_of_view(order.layer, order.axes, view_of(self._viewer), "yx", order.options.level)
         except OptionsError:
             return None
         offset = dict(zip(axes, kept.outcome.finished.offset, strict=True))
@@ -243,6 +250,11 @@ class Tune(Container[Widget]):
         kept = self.kept
         if kept is not None:
             self._decoder.ask(kept.uncertainty, lambda values: self._add(kept, values))
+
+    def show_spread(self) -> None:
+        """Show how much the maps differed over the flips of the run as an image layer."""
+        if self.kept is not None and self.kept.outcome.finished.spread is not None:
+            self._viewer.layers.append(self.kept.spread_layer(self.kept.outcome.finished.spread))
 
     def _add(self, kept: KeptMaps, values: Any) -> None:
         if isinstance(values, Exception):

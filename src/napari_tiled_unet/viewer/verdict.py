@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from napari_tiled_unet.disagreement import COLOURS
 from napari_tiled_unet.errors import ImageError
-from napari_tiled_unet.viewer.layers import full_resolution
+from napari_tiled_unet.viewer.layers import data_of
 
 if TYPE_CHECKING:
     import napari.layers
@@ -86,7 +86,7 @@ def compare_layers(
     """
     from napari_tiled_unet.evaluation import evaluate
 
-    p, t = (np.asarray(full_resolution(layer)) for layer in (predicted, true))
+    p, t = (np.asarray(data_of(layer)) for layer in (predicted, true))
     if np.squeeze(p).shape != np.squeeze(t).shape:
         raise ImageError(
             f"{predicted.name!r} has shape {p.shape}, {true.name!r} has {t.shape}; they must be of the same image"

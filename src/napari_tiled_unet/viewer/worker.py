@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     Room = Callable[[tuple[int, ...]], npt.NDArray[np.float32] | None]
 
 
+# Seconds between two parts of a tile; of a megapixel full of nuclei there are about five.
+_BREATH = 0.005
+
+
 @dataclass(frozen=True)
 class Failed(Event):
     """The run ended with an error."""
@@ -47,10 +52,7 @@ class Loaded(Event):
 def segment_events(
     image: Image, options: SegmentOptions, focus: Focus | None = None, room: Room | None = None
 ) -> Generator[Event, None, None]:
-    """Yield the events of a run, tiles as their labels; an error comes as the last event.
-
-    The worker takes a RuntimeError, which torch raises for almost anything, for its own
-    deletion and drops it: errors therefore travel as events.
+    """Yield the events of a run, tiles as their labels.
 
     Parameters
     ----------
@@ -61,31 +63,32 @@ def segment_events(
     room : callable, optional
         Makes the array that takes the maps; they are not kept without.
     """
-    try:
-        # Here and not above: the import of torch must not hold up the viewer.
-        from napari_tiled_unet.segmentation import iter_segment
+    # Here and not above: the import of torch must not hold up the viewer.
+    from napari_tiled_unet.segmentation import iter_segment
 
-        with one_core_left():
-            model = loaded_model(options.model)
-            yield Loaded(model)
-            events = iter_segment(image, model, options=options, live=True, focus=focus, keep_maps=room or False)
-            yield from _with_labels(events, model, options)
-    except Exception as error:  # noqa: BLE001  whatever it is, the user must hear of it
-        # The frames hold image and maps, which a kept notification would keep as well.
-        traceback.clear_frames(error.__traceback__)
-        yield Failed(error)
+    with one_core_left():
+        model = loaded_model(options.model)
+        yield Loaded(model)
+        events = iter_segment(image, model, options=options, live=True, focus=focus, keep_maps=room or False)
+        yield from _with_labels(events, model, options)
 
 
 def _with_labels(
     events: Generator[Event, None, None], model: Model, options: SegmentOptions
 ) -> Generator[Event, None, None]:
     planned: Planned | None = None
+    numbered = 0
     with contextlib.closing(events):
         for event in events:
             if isinstance(event, Planned):
                 planned = event
             if isinstance(event, TileDone) and event.maps is not None and planned is not None:
-                yield tile_labels(event, model.spec.target, options, planned)
+                parts, numbered = tile_labels(event, model.spec.target, options, planned, numbered)
+                for place, part in enumerate(parts):
+                    if place:
+                        # Time to draw the one before, and to hear the user.
+                        time.sleep(_BREATH)
+                    yield part
                 yield replace(event, maps=None)
             elif isinstance(event, FrameDone):
                 yield replace(event, maps=None)
@@ -116,11 +119,16 @@ def loaded_model(name: str) -> Model:
 
 @functools.cache
 def warm_up() -> None:
-    """Import what napari imports at the first Labels layer, which would hold up the viewer then."""
+    """Import and reckon what napari does at the first Labels layer, which would hold up the viewer then."""
     import numpy as np
     from napari.layers import Labels
 
     Labels(np.zeros((2, 2), np.uint8))
+    with contextlib.suppress(ImportError):
+        # The outline of its polygon tool has patterns of dashes, which vispy keeps once it has them.
+        from vispy.visuals.line.dash_atlas import DashAtlas
+
+        DashAtlas()
 
 
 @contextlib.contextmanager
@@ -166,13 +174,27 @@ class ClosingWorker(GeneratorWorker):  # type: ignore[misc]
             self._gen.close()
 
 
+def _with_error(events: Callable[..., Generator[Event, None, None]], *arguments: Any) -> Generator[Event, None, None]:
+    """Yield events; an error comes as the last one.
+
+    The worker takes a RuntimeError, which torch raises for almost anything, for its own
+    deletion and drops it: errors therefore travel as events.
+    """
+    try:
+        yield from events(*arguments)
+    except Exception as error:  # noqa: BLE001  whatever it is, the user must hear of it
+        # The frames hold image and maps, which a kept notification would keep as well.
+        traceback.clear_frames(error.__traceback__)
+        yield Failed(error)
+
+
 class Errand:
     """A generator of events in a thread of its own, as the main thread sees it.
 
     Parameters
     ----------
     events : callable
-        Makes the generator, in that thread.
+        Makes the generator, in that thread; what it raises is heard as :class:`Failed`.
     *arguments
         What it is called with.
     on_event : callable
@@ -190,7 +212,7 @@ class Errand:
     ) -> None:
         self.cancelled = False
         self._on_event, self._on_end = on_event, on_end
-        self._worker = create_worker(events, *arguments, _worker_class=ClosingWorker)
+        self._worker = create_worker(_with_error, events, *arguments, _worker_class=ClosingWorker)
         self._worker.yielded.connect(self._hear)
         self._worker.finished.connect(self._end)
         self._worker.start()
