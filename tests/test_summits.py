@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from skimage.morphology import h_maxima
-from skimage.segmentation import watershed
+from skimage.morphology import h_maxima, reconstruction
 
 from napari_tiled_unet.summits import bands, prominent_basins
 
@@ -91,16 +90,19 @@ def test_more_prominence_never_means_more_basins(ndim: int, seed: int) -> None:
 @BOTH
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_it_is_the_watershed_from_the_h_maxima(ndim: int, seed: int) -> None:
-    """Same number of basins as h-maxima, and nearly the same basins as a flood from them."""
+def test_it_is_a_watershed_from_the_h_maxima(ndim: int, seed: int) -> None:
+    """As many basins as h-maxima, and from no voxel does a higher pass lead to another of them than to its own."""
     height, _ = landscape(ndim, seed)
     faces = ndimage.generate_binary_structure(ndim, 1)
     seeds, count = ndimage.label(h_maxima(height, 0.15, footprint=faces), faces)
     labels = prominent_basins(height, everywhere(height), prominence=0.15, least=0)
     assert labels.max() == count
-    flooded = watershed(-height, seeds, connectivity=1)
-    of_seed = np.array([0, *(np.bincount(labels[seeds == k]).argmax() for k in range(1, count + 1))])
-    assert np.mean(of_seed[flooded] == labels) > 0.9
+    # How high one can stay from each voxel to each summit; where two are equal, either basin is right.
+    passes = np.zeros((count + 1, *height.shape), np.float32)
+    for k in range(1, count + 1):
+        own = np.bincount(labels[seeds == k]).argmax()
+        passes[own] = reconstruction(np.where(seeds == k, height, 0), height, footprint=faces)
+    np.testing.assert_array_equal(np.take_along_axis(passes, labels[None].astype(np.intp), 0)[0], passes.max(axis=0))
 
 
 @BOTH
