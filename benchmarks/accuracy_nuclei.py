@@ -52,7 +52,7 @@ def main() -> None:
     """Segment, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the dsb2018 folder")
-    parser.add_argument("--split", default="test", choices=["val", "test"])
+    parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--kind", default="fluorescence", help="images whose kind starts with this")
     parser.add_argument("--model", default="nuclei", help="name or path of a model")
     parser.add_argument("--precision", default="auto")

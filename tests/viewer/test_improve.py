@@ -174,6 +174,25 @@ def test_correct_improve_compare_take(viewer: Viewer, folder: Path, qtbot: Any) 
     assert (folder / "mine.safetensors.old").read_bytes() == before
 
 
+def test_a_run_on_a_coarser_level_is_improved_on_that_level(viewer: Viewer, folder: Path, qtbot: Any) -> None:
+    from napari_tiled_unet.viewer.improve_widget import ImproveWidget
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+    run, widget = SegmentWidget(viewer), ImproveWidget(viewer)
+    viewer.window.add_dock_widget(run, name="Segment")
+    viewer.window.add_dock_widget(widget, name="Improve")
+    viewer.add_image([PLANE.repeat(2, axis=0).repeat(2, axis=1), PLANE], multiscale=True, name="cells")
+    run.control("model").value, run.control("level").value = "mine", 1
+    run.segment()
+    qtbot.waitUntil(lambda: not run.running, timeout=30_000)
+    qtbot.waitUntil(lambda: widget.control("result").value is not None, timeout=5_000)
+    widget.control("steps").value = 2
+    widget.improve()
+    qtbot.waitUntil(lambda: not widget.running, timeout=60_000)
+    # The run was repeated on the same voxels, and agreed.
+    assert "no label was changed" in widget.status
+
+
 def test_cancel_leaves_the_model(viewer: Viewer, folder: Path, qtbot: Any) -> None:
     from napari_tiled_unet.viewer.improve_widget import ImproveWidget
     from napari_tiled_unet.viewer.segment_widget import SegmentWidget

@@ -228,13 +228,13 @@ class Choices:
         """Compute the state anew and show it."""
         entry, layer = self._entry(), self.layer
         said = self._said.get(layer.unique_id, {}) if layer is not None else {}
+        facts = facts_of(layer, self._level()) if layer is not None else None
         self.state = form_state(
-            facts_of(layer, self._level()) if layer is not None else None,
+            facts,
             entry.spec if entry is not None else None,
             chosen_axes=said.get("axes"),
             chosen_channel=said.get("channel"),
         )
-        facts = facts_of(layer) if layer is not None else None
         unfit = {name: misfit(facts, other.spec) for name, other in self._models.items()}
         self._rows["model"].grey({name: reason for name, reason in unfit.items() if reason is not None})
         if entry is not None:

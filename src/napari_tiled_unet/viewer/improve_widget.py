@@ -192,7 +192,7 @@ class ImproveWidget(Container[Widget]):
                 correction.ran, spec.target.kind, steps=int(self._steps.value), freeze=bool(self._freeze.value)
             )
             lesson = Lesson(None, None, options, candidate_path(correction.ran.model), overwrite=True)
-            watch = watch_layer(self._viewer, source, axes)
+            watch = watch_layer(self._viewer, source, axes, correction.ran.level)
         except TiledUnetError as error:
             self._line.value = str(error)
             show_error(str(error))
@@ -216,7 +216,7 @@ class ImproveWidget(Container[Widget]):
             raise OptionsError("choose labels of a run whose image is still there")
         ran = SegmentOptions.of(**labels.metadata[METADATA_KEY]["exact"])
         axes = ran.axes or labels.metadata[METADATA_KEY]["image_axes"]
-        image = image_from_layer(source, axes)
+        image = image_from_layer(source, axes, ran.level)
         return Correction(image, labels_from_layer(labels, source, axes), ran, self._held_out(axes)), axes, source
 
     def _held_out(self, axes: str) -> tuple[Any, ...]:

@@ -107,7 +107,8 @@ class Watch:
             self.sight.look_away()
             return
         try:
-            region = region_of_view(self._layer, self._axes, view_of(self._viewer), self._spatial)
+            view = view_of(self._viewer)
+            region = region_of_view(self._layer, self._axes, view, self._spatial, self._image.level)
         except OptionsError:
             self.sight.look_away()
             return
@@ -120,11 +121,11 @@ class Watch:
         if self._layer not in self._viewer.layers:
             return
         data = labels_for_layer(seen.labels, seen.axes, labels_axes(self._axes, rgb=bool(self._layer.rgb)))
-        placement = labels_placement(self._layer, self._axes, seen.offset)
+        placement = labels_placement(self._layer, self._axes, seen.offset, self._image.level)
         shown = next((layer for layer in self._viewer.layers if layer.name == PREVIEW), None)
         if isinstance(shown, Labels) and shown.ndim == data.ndim:
             shown.data = data
-            shown.translate = placement["translate"]
+            shown.scale, shown.translate = placement["scale"], placement["translate"]
             return
         active = self._viewer.layers.selection.active
         self._viewer.layers.append(Labels(data, name=PREVIEW, opacity=0.5, metadata={SHOWN: True}, **placement))
@@ -138,11 +139,13 @@ class Watch:
             event.disconnect(self.look)
 
 
-def watch_layer(viewer: napari.viewer.Viewer, layer: napari.layers.Image | None, axes: str | None) -> Watch | None:
-    """Return the watch over a layer; None where it has other axes."""
+def watch_layer(
+    viewer: napari.viewer.Viewer, layer: napari.layers.Image | None, axes: str | None, level: int = 0
+) -> Watch | None:
+    """Return the watch over a layer, at a resolution of it; None where it has other axes."""
     if layer is None or axes is None or len(data_of(layer).shape) != len(axes):
         return None
-    return Watch(viewer, layer, image_from_layer(layer, axes), axes)
+    return Watch(viewer, layer, image_from_layer(layer, axes, level), axes)
 
 
 class Schooling(Errand):

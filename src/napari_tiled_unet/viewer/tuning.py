@@ -215,17 +215,25 @@ class Tune(Container[Widget]):
         self._view_soon.stop()
         self._all_soon.stop()
         options = self._chosen
-        self._decoder.ask(lambda: kept.whole(options), lambda labels: self._replace(kept, options, labels))
+        order, shown = kept.outcome.order, np.asarray(kept.outcome.labels.data)
 
-    def _replace(self, kept: KeptMaps, options: SegmentOptions, labels: Any) -> None:
-        layer, order = kept.outcome.labels, kept.outcome.order
-        if isinstance(labels, Exception):
-            tell(labels)
+        def decode() -> tuple[Any, Any]:
+            wanted = labels_axes(order.axes, rgb=bool(order.layer.rgb))
+            data = labels_for_layer(kept.whole(options), kept.axes, wanted)
+            # Here, since to compare all voxels would hold the main thread up.
+            return data, seen_as(shown, data)
+
+        self._decoder.ask(decode, lambda found: self._replace(kept, options, found))
+
+    def _replace(self, kept: KeptMaps, options: SegmentOptions, found: Any) -> None:
+        layer = kept.outcome.labels
+        if isinstance(found, Exception):
+            tell(found)
             return
         if kept is not self.kept or options is not self._chosen or layer not in self._viewer.layers:
             return
-        data = labels_for_layer(labels, kept.axes, labels_axes(order.axes, rgb=bool(order.layer.rgb)))
-        keep_colours(layer, seen_as(np.asarray(layer.data), data))
+        data, present = found
+        keep_colours(layer, present)
         forget_features(layer)
         layer.data = data
         mark = dict(layer.metadata[METADATA_KEY])
