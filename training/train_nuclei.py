@@ -1,8 +1,10 @@
 r"""Train the bundled model ``nuclei``: 2D nuclei in fluorescence, from the DSB 2018 set (CC0).
 
-    python training/train_nuclei.py --data DATA/dsb2018 --run runs/nuclei
-    python training/train_nuclei.py --data DATA/dsb2018 --run runs/refined \
+    python -m training.train_nuclei --data DATA/dsb2018 --run runs/nuclei
+    python -m training.train_nuclei --data DATA/dsb2018 --run runs/refined \
         --start runs/nuclei/nuclei.safetensors --minutes 60 --peak 1e-3 --plain 0.5
+
+A start may have fewer channels than ``--channels``: the new ones begin without a say.
 
 The folder holds ``index.csv`` (id, kind, split), ``images/ID.tif`` and ``labels/ID.tif``.
 Trains on the split ``train``, chooses by average precision on ``val``, never opens
@@ -50,6 +52,7 @@ from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
 from napari_tiled_unet.normalise import Normalisation, measure
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.targets import Objects
+from training.widening import widen
 
 PATCH = 256
 # Wide enough that a rotated or shrunken patch still finds real image around it.
@@ -192,7 +195,7 @@ def model_of(
     network: Network, target: Objects, arguments: argparse.Namespace, scores: dict[str, float], step: int
 ) -> Model:
     """Return the trained network with everything needed to use it right."""
-    named = {"peak": "peak", "seed": "seed", "not_interpolated": "plain", "crowd": "crowd"}
+    named = {"peak": "peak", "seed": "seed", "channels": "channels", "not_interpolated": "plain", "crowd": "crowd"}
     stage = {"steps": step, **{name: getattr(arguments, option) for name, option in named.items()}}
     spec = ModelSpec(
         name="nuclei",
@@ -327,7 +330,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     state = State.fresh(arguments)
     if arguments.start is not None:
-        state.network.load_state_dict(load_model(arguments.start).network.state_dict())
+        widen(load_model(arguments.start).network, state.network)
         state.averaged.module.load_state_dict(state.network.state_dict())
     checkpoint, model_file = run / "checkpoint.pt", run / "nuclei.safetensors"
     if arguments.resume and checkpoint.exists():
@@ -386,7 +389,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--validate-every", type=int, default=250)
-    parser.add_argument("--start", type=Path, help="go on from this model file")
+    parser.add_argument("--start", type=Path, help="go on from this model file, with as many --channels or fewer")
     parser.add_argument("--plain", type=float, default=0.0, help="share of patches that are not interpolated, 0 to 1")
     parser.add_argument("--crowd", type=float, default=0.5, help="how much crowded images are preferred, 0 to 1")
     parser.add_argument("--resume", action="store_true")

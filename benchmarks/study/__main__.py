@@ -3,13 +3,16 @@
     python -m benchmarks.study --data DATA --budget 60
 
 A cell that is in the table is not run again, so the command is repeated until it says that
-nothing is left. ``--report`` writes the page from the table without training anything.
+nothing is left. Cells of different questions that are the same training are trained once.
+``--share 1/2`` and ``--share 2/2`` go side by side, on ``OMP_NUM_THREADS=1`` a core each.
+``--report`` writes the page from the table without training anything.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import io
 import subprocess
 import time
 from pathlib import Path
@@ -17,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.study.cells import Cell, all_cells
+from benchmarks.study.cells import Cell, all_cells, by_training
 from benchmarks.study.data import FOLDS, Sample, read, target_of
 from benchmarks.study.report import write_page
 from benchmarks.study.scores import grid_energy, score
@@ -42,8 +45,9 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=FOLDS, help="of isbi2012")
     parser.add_argument("--steps", type=int, default=600, help="per cell")
     parser.add_argument("--questions", nargs="*", default=[], help="only these")
+    parser.add_argument("--share", type=_share, default=(1, 1), metavar="K/N", help="only the K-th of N shares")
     parser.add_argument("--limit", type=int, help="most samples to train on and to score, to try the command")
-    parser.add_argument("--cells", type=int, help="most cells of this run, to try the command")
+    parser.add_argument("--cells", type=int, help="most trainings of this run, to try the command")
     parser.add_argument("--report", action="store_true", help="only write the page")
     arguments = parser.parse_args()
     if not arguments.report and arguments.data is None:
@@ -60,30 +64,37 @@ def main() -> None:
     write_page(page, table, arguments.out / "maps", wanted)
 
 
+def _share(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    return int(part), int(parts)
+
+
 def run(arguments: argparse.Namespace, table: Path) -> None:
     """Train and score the cells that are not in the table yet."""
     started, done = time.monotonic(), _known(table)
-    left = [c for c in all_cells(arguments.seeds, arguments.steps, arguments.folds) if c.key not in done]
-    left = [c for c in left if not arguments.questions or c.question in arguments.questions]
-    for number, cell in enumerate(left[: arguments.cells]):
+    part, parts = arguments.share
+    # Shares are cut from all trainings, not from those left, so that two commands never take the same one.
+    groups = by_training(all_cells(arguments.seeds, arguments.steps, arguments.folds))[part - 1 :: parts]
+    wanted = ([c for c in g if not arguments.questions or c.question in arguments.questions] for g in groups)
+    left = [cells for group in wanted if (cells := [c for c in group if c.key not in done])]
+    for number, cells in enumerate(left[: arguments.cells]):
         if time.monotonic() - started > 60 * arguments.budget:
-            print(f"the budget is spent; {len(left) - number} cells are left, run the command again", flush=True)
+            print(f"the budget is spent; {len(left) - number} trainings are left, run the command again", flush=True)
             return
+        cell = cells[0]
         training, test = read(cell, arguments.data, arguments.limit)
         begun = time.monotonic()
         network = train(cell, training)
         seconds = time.monotonic() - begun
         found = score(network, test, cell.data)
-        _append(
-            table, cell, found, sum(p.numel() for p in network.parameters()), flops_per_voxel(network) / 1e3, seconds
-        )
+        parameters, work = sum(p.numel() for p in network.parameters()), flops_per_voxel(network) / 1e3
+        _append(table, cells, found, parameters, work, seconds)
         if cell.seed == 0 and cell.fold == 0:
             maps = predict(network, _piece(test[0]), target_of(cell.data))
-            _keep(arguments.out / "maps", cell, test[0], maps)
-        print(
-            f"[{number + 1}/{len(left)}] {cell.question}: {cell.variant} on {cell.data}, {seconds:.0f} s, {found}",
-            flush=True,
-        )
+            for each in cells:
+                _keep(arguments.out / "maps", each, test[0], maps)
+        names = ", ".join(f"{c.question}: {c.variant}" for c in cells)
+        print(f"[{number + 1}/{len(left)}] {names} on {cell.data}, {seconds:.0f} s, {found}", flush=True)
     print("nothing is left" if len(left) <= (arguments.cells or len(left)) else "stopped after --cells", flush=True)
 
 
@@ -97,8 +108,8 @@ def measure_fresh_networks(table: Path, seeds: int) -> None:
                 continue
             torch.manual_seed(seed)
             network = build_network(network_spec("unet", out_channels=2, **cell.choices)).eval()
-            parameters = sum(p.numel() for p in network.parameters())
-            _append(table, cell, {"grid energy": grid_energy(network)}, parameters, flops_per_voxel(network) / 1e3, 0.0)
+            parameters, work = sum(p.numel() for p in network.parameters()), flops_per_voxel(network) / 1e3
+            _append(table, [cell], {"grid energy": grid_energy(network)}, parameters, work, 0.0)
 
 
 def _piece(sample: Sample) -> np.ndarray:
@@ -126,15 +137,22 @@ def _known(table: Path) -> set[str]:
         return {row["cell"] for row in csv.DictReader(file)}
 
 
-def _append(table: Path, cell: Cell, found: dict[str, float], parameters: int, work: float, seconds: float) -> None:
-    """Add the rows of a cell in one write, so that a cell is in the table whole or not at all."""
-    fresh = not table.exists()
-    about = (cell.question, cell.variant, cell.data, cell.seed, cell.fold, cell.images, cell.steps)
-    cost = (parameters, f"{work:.4g}", f"{seconds:.0f}", _commit(), cell.key)
-    rows = [(*about, metric, f"{value:.5g}", *cost) for metric, value in found.items()]
-    with table.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([COLUMNS, *rows] if fresh else rows)
+def _append(
+    table: Path, cells: list[Cell], found: dict[str, float], parameters: int, work: float, seconds: float
+) -> None:
+    """Add the rows of a training in one write, so that it is in the table whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if not table.exists():
+        writer.writerow(COLUMNS)
+    commit = _commit()
+    for cell in cells:
+        about = (cell.question, cell.variant, cell.data, cell.seed, cell.fold, cell.images, cell.steps)
+        cost = (parameters, f"{work:.4g}", f"{seconds:.0f}", commit, cell.key)
+        writer.writerows((*about, metric, f"{value:.5g}", *cost) for metric, value in found.items())
+    # Without a buffer, so that rows of commands side by side do not mix.
+    with table.open("ab", buffering=0) as file:
+        file.write(text.getvalue().encode())
 
 
 def _commit() -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
 from napari_tiled_unet.networks.footprint import flops_per_voxel
+from napari_tiled_unet.networks.spec import NetworkSpec
 from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
 
 WIDTH, STEPS = 16, 600
@@ -57,16 +58,34 @@ class Cell:
         """Name of the cell in the table; a cell of the same key is not run again."""
         return json.dumps(asdict(self), sort_keys=True)
 
+    @property
+    def spec(self) -> NetworkSpec:
+        """Its network with every choice spelt out."""
+        return network_spec(self.row, in_channels=1, out_channels=2, **self.choices)
+
+    @property
+    def training(self) -> str:
+        """What is trained: cells of different questions that agree in this share one training."""
+        given = (self.spec.model_dump_json(), self.data, self.images, self.fold, self.seed, self.steps)
+        return json.dumps(given)
+
     def network(self) -> Network:
         """Build its network."""
-        classes = 2
-        return build_network(network_spec(self.row, in_channels=1, out_channels=classes, **self.choices))
+        return build_network(self.spec)
 
 
 def all_cells(seeds: int, steps: int, folds: int) -> Iterator[Cell]:
     """Yield every cell, seed by seed, so that a study cut short has whole rounds."""
     for seed in range(seeds):
         yield from _round(seed, steps, folds)
+
+
+def by_training(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Return the cells in groups of one training each, in order."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.training, []).append(cell)
+    return list(groups.values())
 
 
 def _round(seed: int, steps: int, folds: int) -> Iterator[Cell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.study.cells import Cell
+from benchmarks.study.cells import Cell, by_training
 
 COMMAND = "python -m benchmarks.study --data DATA --budget 60"
 ASKED: dict[str, str] = {
@@ -47,10 +48,13 @@ def write_page(page: Path, table: Path, maps: Path, wanted: Sequence[Cell]) -> N
         "no grid. Shift agreement is the Dice of the masks of an image and of the image moved by a pixel, moved back.",
         "",
     ]
-    hours = sum({row["cell"]: float(row["seconds"]) for row in rows}.values()) / 3600
-    left = sum(cell.key not in done for cell in wanted)
+    # Cells of one training all tell its seconds.
+    spent = {Cell(**json.loads(row["cell"])).training: float(row["seconds"]) for row in rows}
+    hours = sum(spent.values()) / 3600
+    groups = by_training(wanted)
+    left = sum(any(cell.key not in done for cell in group) for group in groups)
     commits = ", ".join(sorted({row["commit"] for row in rows}))
-    lines += [f"Trained so far: {hours:.1f} h, at {commits}; {left} of {len(wanted)} trainings are left.", ""]
+    lines += [f"Trained so far: {hours:.1f} h, at {commits}; {left} of {len(groups)} trainings are left.", ""]
     empty = []
     for question, asked in ASKED.items():
         mine = [row for row in rows if row["question"] == question]

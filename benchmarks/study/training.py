@@ -14,7 +14,7 @@ from benchmarks.study.data import Sample, target_of
 from napari_tiled_unet.networks.zoo import Network
 from napari_tiled_unet.targets import Classes, Objects
 
-BATCH = {2: 8, 3: 2}
+BATCH = {2: 4, 3: 2}
 SIDE = {2: 160, 3: 48}
 PEAK = 2e-3
 
