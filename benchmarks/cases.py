@@ -1,8 +1,10 @@
 """What the benchmarks share: networks, images, and a process of its own for every measurement.
 
-The networks are U-Nets with seeded weights whose norms have seen the image, and whose
+In 2D the network is a U-Net with seeded weights whose norms have seen the image, and whose
 logits have a standard deviation of 0.75: maps that vary around one half, so that an error
-shows. (Random weights pass on rounding more than trained ones do.) Results are CSV files
+shows. (Random weights pass on rounding more than trained ones do.) In 3D it is the bundled
+``nuclei-3d`` on its sample, reflected to the size: the same U-Net with trained weights, which
+bear bfloat16 and have earned a smaller overlap. Results are CSV files
 in ``benchmarks/results``; ``python -m benchmarks.report`` makes ``docs/performance.md`` and
 its plots of them.
 """
@@ -17,7 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ class Case:
     ----------
     choices : dict
         Of the network.
+    bundled : str
+        A bundled model whose weights are taken, on its sample; empty for seeded ones on noise.
     shape : tuple of int
         Of the image.
     full : tuple of int
@@ -48,6 +52,7 @@ class Case:
     shape: tuple[int, ...]
     full: tuple[int, ...]
     roi: tuple[int, ...]
+    bundled: str = ""
 
     @property
     def ndim(self) -> int:
@@ -65,7 +70,7 @@ class Case:
 
 CASES = {
     "2d": Case({"ndim": 2, "width": 32, "depth": 4}, (2048, 2048), (4096, 4096), (512, 512)),
-    "3d": Case({"ndim": 3, "width": 16, "depth": 3}, (64, 384, 384), (96, 512, 512), (32, 128, 128)),
+    "3d": Case({"ndim": 3, "width": 16, "depth": 3}, (64, 384, 384), (96, 512, 512), (32, 128, 128), "nuclei-3d"),
 }
 
 
@@ -73,10 +78,23 @@ def case(name: str, shape: Sequence[int] | None = None) -> Case:
     """Return a case, with another image shape if one is given."""
     known = CASES[name]
     sides = tuple(shape) if shape else known.shape
-    return Case(known.choices, sides, known.full, tuple(min(r, n) for r, n in zip(known.roi, sides, strict=True)))
+    return replace(known, shape=sides, roi=tuple(min(r, n) for r, n in zip(known.roi, sides, strict=True)))
 
 
-def image_of(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def image_of(this: Case) -> npt.NDArray[np.float32]:
+    """Return the image of a case, normalised: everyone is given the same numbers."""
+    if not this.bundled:
+        return (noise_of(this.shape) / np.float32(255)).astype(np.float32)
+    from napari_tiled_unet.demo import read_sample
+    from napari_tiled_unet.normalise import Normalisation, measure
+
+    sample = np.asarray(read_sample("nuclei_3d").data)
+    pads = [(0, max(0, n - s)) for n, s in zip(this.shape, sample.shape, strict=True)]
+    frame = np.pad(sample, pads, mode="reflect")[tuple(slice(n) for n in this.shape)][None]
+    return measure(frame, Normalisation())[0].apply(frame)[0]
+
+
+def noise_of(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Return seeded noise, smooth over about four voxels, as uint8."""
     from scipy import ndimage
 
@@ -88,18 +106,22 @@ def image_of(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
 
 def model_of(this: Case) -> Any:
-    """Return the model of a case: two classes, min-max normalisation."""
+    """Return the model of a case: two maps, and no normalisation, which the image has had."""
     import torch
 
-    from napari_tiled_unet.model import Model, ModelSpec
+    from napari_tiled_unet.model import Model, ModelSpec, load_model
     from napari_tiled_unet.networks.zoo import build_network, network_spec
     from napari_tiled_unet.normalise import Normalisation
     from napari_tiled_unet.targets import Classes
 
+    if this.bundled:
+        model = load_model(this.bundled)
+        unread = {"normalisation": Normalisation("none"), "object_size": None}
+        return Model(model.spec.model_copy(update=unread), model.network)
     torch.manual_seed(0)
     network: Any = build_network(network_spec("unet", out_channels=2, **this.choices))
     shape = tuple(min(n, 256 if this.ndim == 2 else 64) for n in this.shape)
-    x = torch.from_numpy(image_of(shape).astype(np.float32) / 255)[None, None]
+    x = torch.from_numpy(noise_of(shape).astype(np.float32) / 255)[None, None]
     with torch.no_grad():
         network.train()
         for _ in range(20):

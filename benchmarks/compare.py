@@ -49,6 +49,7 @@ def row_of(name: str, this: Case, work: float, contender: str, done: list[dict[s
         "shape": "x".join(map(str, this.shape)),
         "contender": contender,
         "seconds": round(seconds, 3),
+        "seconds_to_labels": last["seconds_to_labels"] and round(last["seconds_to_labels"], 3),
         "megavoxels_per_s": round(math.prod(this.shape) / 1e6 / seconds, 4),
         "useful_gflop_per_s": round(work / seconds, 1),
         "largest_error": f"{last['largest_error']:.3g}",

@@ -54,7 +54,7 @@ def main() -> None:
     for name in arguments.cases:
         this = case(name)
         model = model_of(this)
-        image = (image_of(this.shape) / np.float32(255)).astype(np.float32)
+        image = image_of(this)
         card = model_of(this)
         card.network.to("cuda")
 

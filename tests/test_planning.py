@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tiled_unet.candidates import Costs
+from napari_tiled_unet.candidates import Costs, Large
 from napari_tiled_unet.errors import MemoryBudgetError, OptionsError
 from napari_tiled_unet.networks.footprint import footprint
 from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
@@ -165,6 +165,27 @@ def test_the_chosen_tiles_cost_no_more_than_the_others(data: st.DataObject) -> N
         if other.fits and other.bytes <= choice.costs.comfort and math.prod(other.tile) <= 2**22:
             assert other.cost >= chosen.cost * 0.999
         assert other.n_tiles == len(plan_tiles(shape, other.tile, overlap, network.stride))
+
+
+def test_large_tiles_are_taken_where_smaller_ones_would_be_mostly_overlap() -> None:
+    deep = build_network(network_spec("unet", ndim=3, width=4, depth=2))
+
+    def chosen(overlap: int) -> Choice:
+        return choose_tiles((64, 384, 384), "auto", (overlap,), deep, costs=Costs(100.0, 10**10))
+
+    assert math.prod(chosen(4).plan.tile) <= 2**22
+    assert chosen(51).plan.work_ratio < 1.25
+    assert math.prod(chosen(51).plan.tile) > 2**22
+
+
+def test_backends_that_hold_less_of_large_tiles_get_larger_ones() -> None:
+    plain, sparing = Costs(1000.0, 10**9), Costs(1000.0, 10**9, large=Large(10**8, 300.0))
+    assert sparing.bytes(1e4) == plain.bytes(1e4) == 1e7
+    assert sparing.bytes(1e6) == 4e8
+    assert sparing.voxels(1e9) == 3_000_000
+    large, small = (choose_tiles((4096, 4096), "auto", (100,), NETWORK, costs=c) for c in (sparing, plain))
+    assert large.plan.work_ratio < small.plan.work_ratio
+    assert large.considered[0].bytes <= 10**9
 
 
 def test_flat_stacks_get_flat_wide_tiles() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,20 +23,35 @@ import numpy.typing as npt
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.tiling import TilePlan
 
+if TYPE_CHECKING:
+    from napari_tiled_unet.networks.footprint import Footprint
+
 _GIB = 2**30
-# A tile of more voxels gains no speed and makes progress, cancel and live labels coarse.
+# A tile of more voxels is not computed faster, and makes progress, cancel and live labels coarse.
 _LARGEST_TILE = 2**22
-# On the CPU, tiles take at most this much unless nothing smaller is possible: what more would
-# save in overlap is little, and other programs need memory too.
+# On the CPU, tiles take at most this much where there is a choice: other programs need memory too.
 _COMFORT = 0.75 * _GIB
-# ... but for tiles with so many times the cost of larger ones.
-_WORTH_MEMORY = 1.25
+# ... but for tiles with so many times the cost of larger ones: in 3D smaller tiles can be half overlap.
+_WORTH_MORE = 1.25
+# Even then nobody waits for a tile of more voxels.
+_UTMOST_TILE = 2**24
 # Multiply-adds that the time of one call of a tensor operation would pay for. 50 operations
 # took 1.8 ms beyond the work of a 32 x 32 tile, at 0.7 microseconds per voxel of 86,000.
 _CALL_WORK = 4.5e6
 # Voxels of a batch of small tiles: enough to make the cost of a call small.
 _BATCH_VOXELS = {"cpu": 2**14}
 _BATCH_VOXELS_ELSEWHERE = 2**21
+
+
+Voxels = TypeVar("Voxels", float, "npt.NDArray[np.float64]")
+
+
+@dataclass(frozen=True)
+class Large:
+    """Bytes of a large tile: some whatever its size, and some per voxel."""
+
+    fixed_bytes: float
+    voxel_bytes: float
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,8 @@ class Costs:
     ----------
     voxel_bytes : float
         Bytes that the network needs per voxel of a tile.
+    large : Large, optional
+        Bytes that large tiles need, where the backend holds less of them at a time.
     budget : int
         Bytes that the tiles in work may take.
     call_voxels : float
@@ -53,7 +71,7 @@ class Costs:
     device : str
         Kind of device; the CPU shares its memory with everything else.
     largest_tile : int
-        Voxels; larger tiles are not taken where there is a choice.
+        Voxels; larger tiles are not taken unless they are worth it.
     views : int
         How many times the network sees each tile, one after the other.
     """
@@ -64,6 +82,22 @@ class Costs:
     device: str = "cpu"
     largest_tile: int = _LARGEST_TILE
     views: int = 1
+    large: Large | None = None
+
+    def bytes(self, voxels: Voxels) -> Voxels:
+        """Return the bytes that tiles of so many voxels need, for one number or an array of them."""
+        plain = voxels * self.voxel_bytes
+        if self.large is None:
+            return plain
+        smaller: Any = np.minimum(plain, self.large.fixed_bytes + voxels * self.large.voxel_bytes)
+        return smaller  # type: ignore[no-any-return]
+
+    def voxels(self, size: float) -> int:
+        """Return how many voxels a tile of so many bytes has."""
+        plain = size / self.voxel_bytes
+        return int(
+            plain if self.large is None else max(plain, (size - self.large.fixed_bytes) / self.large.voxel_bytes)
+        )
 
     @property
     def comfort(self) -> float:
@@ -72,10 +106,17 @@ class Costs:
 
     @classmethod
     def of(
-        cls, voxel_bytes: float, budget: int, operations: int, voxel_work: float, device: str, *, views: int = 1
+        cls,
+        found: Footprint,
+        budget: int,
+        device: str,
+        *,
+        views: int = 1,
+        large: Large | None = None,
     ) -> Costs:
         """Return the costs of a network by its footprint."""
-        return cls(voxel_bytes, budget, operations * _CALL_WORK / max(voxel_work, 1.0), device, views=views)
+        call_voxels = found.operations * _CALL_WORK / max(found.voxel_work, 1.0)
+        return cls(found.voxel_bytes, budget, call_voxels, device, views=views, large=large)
 
 
 @dataclass(frozen=True)
@@ -112,7 +153,7 @@ class Candidate:
 def asked_for(plan: TilePlan, costs: Costs) -> Candidate:
     """Return the numbers of a plan whose tile was asked for."""
     cost = (plan.voxels_computed + len(plan) * costs.call_voxels) / math.prod(plan.shape)
-    memory = int(math.prod(plan.tile) * costs.voxel_bytes)
+    memory = int(costs.bytes(float(math.prod(plan.tile))))
     return Candidate(plan.tile, len(plan), plan.voxels_computed, plan.work_ratio, memory, cost, fits=True)
 
 
@@ -135,14 +176,15 @@ def consider(
     # Small tiles go through the network together, and share the cost of a call.
     per_call = np.clip(_BATCH_VOXELS.get(costs.device, _BATCH_VOXELS_ELSEWHERE) // tile_voxels, 1, tiles)
     cost = tiles * tile_voxels + np.ceil(tiles / per_call) * costs.call_voxels
-    memory = tile_voxels * costs.voxel_bytes
+    memory = costs.bytes(tile_voxels.astype(float))
     allowed = (memory <= costs.budget) & (tile_voxels <= (at_most or np.inf))
-    chosen = _chosen_row(cost, memory, allowed, allowed & (tile_voxels <= costs.largest_tile), costs.comfort)
+    pleasant = (memory <= costs.comfort) & (tile_voxels <= costs.largest_tile)
+    chosen = _chosen_row(cost, tile_voxels, allowed, pleasant)
     if chosen is None:
         least = int(tile_voxels.argmin())
         raise MemoryBudgetError(
             f"the smallest tile that overlap {overlap} allows, {tuple(sides[least].tolist())} voxels, does not fit the "
-            f"memory that may be used ({costs.budget / costs.voxel_bytes:.0f} voxels); take a smaller overlap, "
+            f"memory that may be used ({costs.voxels(costs.budget)} voxels); take a smaller overlap, "
             "or allow more memory"
         )
     # Beside it: the whole frame, and the cheapest of each number of tiles around it.
@@ -170,26 +212,21 @@ def consider(
 
 def _chosen_row(
     cost: npt.NDArray[np.float64],
-    memory: npt.NDArray[np.float64],
-    possible: npt.NDArray[np.bool_],
-    wanted: npt.NDArray[np.bool_],
-    comfort: float,
+    voxels: npt.NDArray[np.int64],
+    allowed: npt.NDArray[np.bool_],
+    pleasant: npt.NDArray[np.bool_],
 ) -> int | None:
-    """Return the cheapest row that is comfortable, or worth its discomfort; None if none is possible."""
-    rows = np.flatnonzero(wanted)
+    """Return the cheapest row that is pleasant, or the smallest worth more than that; None if none is allowed."""
+    rows = np.flatnonzero(allowed & ((voxels <= _UTMOST_TILE) | pleasant))
     if not rows.size:
         # The overlap leaves no tile as small as wanted: the smallest is the closest to it.
-        rows = np.flatnonzero(possible)
-        return int(rows[np.lexsort((cost[rows], memory[rows]))[0]]) if rows.size else None
-    comfortable = rows[memory[rows] <= comfort]
-    cheapest = float(cost[rows].min())
-    if comfortable.size and cost[comfortable].min() <= _WORTH_MEMORY * cheapest:
-        rows = comfortable
-    else:
-        # As little more memory as brings the cost down to what is worth it.
-        rows = rows[cost[rows] <= _WORTH_MEMORY * cheapest]
-        return int(rows[np.lexsort((cost[rows], memory[rows]))[0]])
-    return int(rows[np.lexsort((memory[rows], cost[rows]))[0]])
+        rows = np.flatnonzero(allowed)
+        return int(rows[np.lexsort((cost[rows], voxels[rows]))[0]]) if rows.size else None
+    worth = cost <= _WORTH_MORE * float(cost[rows].min())
+    if (chosen := rows[pleasant[rows] & worth[rows]]).size:
+        return int(chosen[np.lexsort((voxels[chosen], cost[chosen]))[0]])
+    chosen = rows[worth[rows]]
+    return int(chosen[np.lexsort((cost[chosen], voxels[chosen]))[0]])
 
 
 def _axis_sides(padded: int, overlap: int, stride: int) -> list[tuple[int, int]]:

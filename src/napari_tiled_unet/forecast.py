@@ -98,8 +98,6 @@ def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
     OptionsError, ImageError
         As the run would.
     """
-    from napari_tiled_unet.networks.footprint import footprint
-
     spec = model.spec
     source, _ = match_image(image, model, options)
     channels = match_channels(source, model, options)
@@ -110,7 +108,6 @@ def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
     grid = Grid.of(source.frame_shape(spec.axes), scale)
     device = choose_device(options.device, options.backend)
     dtype = choose_precision(options.precision, device)
-    voxel_bytes = footprint(model.network, dtype).voxel_bytes
     budget = memory_budget(options.memory, device)
     try:
         choice = first_choice(grid.network, model, options, dtype, budget, device.type, live=True)
@@ -123,7 +120,7 @@ def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
     # One more for the spread over flips.
     n_maps = len(spec.target.channels) + options.flips
     maps = n_maps * 4 * (math.prod(grid.network) + grid.differs * math.prod(grid.image))
-    network = math.prod(plan.tile) * voxel_bytes if device.type == "cpu" else 0
+    network = choice.costs.bytes(float(math.prod(plan.tile))) if device.type == "cpu" else 0
     memory = int(network + frame + maps + 4 * math.prod(shape))
     voxels = plan.voxels_computed * n_frames * choice.costs.views
     rate = _rates.get(_key(model, device, dtype))

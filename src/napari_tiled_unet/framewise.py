@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_tiled_unet.candidates import Costs
+from napari_tiled_unet.candidates import Costs, Large
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Notice, Planned, TileDone
 from napari_tiled_unet.flips import views_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari_tiled_unet.image import Frame
     from napari_tiled_unet.matching import Grid
     from napari_tiled_unet.model import Model, ModelSpec
+    from napari_tiled_unet.networks.zoo import Network
     from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.runtime import Runner
 
@@ -271,12 +272,14 @@ def first_choice(
     MemoryBudgetError, OptionsError
         As :func:`napari_tiled_unet.planning.choose_tiles`.
     """
+    from napari_tiled_unet.backends.interface import only_torch
     from napari_tiled_unet.networks.footprint import footprint
 
     network = model.network
     found = footprint(network, dtype)
     views = views_of(flips=options.flips)
-    costs = Costs.of(found.voxel_bytes, budget, found.operations, found.voxel_work, device, views=views)
+    large = _large(network, dtype) if device == "cpu" and only_torch(options.backend) else None
+    costs = Costs.of(found, budget, device, views=views, large=large)
 
     def choose(costs: Costs) -> Choice:
         return choose_tiles(
@@ -285,6 +288,13 @@ def first_choice(
 
     choice = choose(costs)
     return choose_soon(choice, found.voxel_work, dtype.itemsize, choose) if live else choice
+
+
+def _large(network: Network, dtype: torch.dtype) -> Large | None:
+    """Return what large tiles take in torch, which computes them in bands."""
+    from napari_tiled_unet.backends.bands import large_bytes
+
+    return Large(*large_bytes(network, dtype)) if network.exact_tiling else None
 
 
 def _empty(spec: ModelSpec, n_maps: int) -> Empty | None:

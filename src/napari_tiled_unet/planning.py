@@ -59,7 +59,7 @@ class Choice:
             f"{self.overlap_from}",
             f"{len(plan)} tiles of {_by(plan.tile)} in batches of {self.batch}; "
             f"{costs.budget / _GIB:.2f} GiB may be used, {costs.comfort / _GIB:.2f} GiB where there is a choice, "
-            f"{costs.voxel_bytes:.0f} bytes per voxel",
+            f"{self._voxel_bytes:.0f} bytes per voxel",
             *self._views_line(),
             f"  {'tile':>18} {'tiles':>7} {'voxels computed':>16} {'per voxel':>10} {'GiB':>7} {'cost':>7}",
         ]
@@ -71,6 +71,11 @@ class Choice:
             )
             lines.append(row.rstrip())
         return lines
+
+    @property
+    def _voxel_bytes(self) -> float:
+        voxels = float(math.prod(self.plan.tile))
+        return self.costs.bytes(voxels) / voxels
 
     def _views_line(self) -> list[str]:
         views = self.costs.views
@@ -86,7 +91,7 @@ class Choice:
             "batch": self.batch,
             "work_ratio": round(self.plan.work_ratio, 4),
             "views": self.costs.views,
-            "voxel_bytes": round(self.costs.voxel_bytes, 1),
+            "voxel_bytes": round(self._voxel_bytes, 1),
         }
 
 
@@ -176,7 +181,8 @@ def choose_soon(choice: Choice, voxel_work: float, itemsize: int, choose: Callab
         return choice
     sooner = choose(replace(choice.costs, largest_tile=largest))
     worth = sooner.considered[0].cost <= _WORTH_SOON * choice.considered[0].cost
-    return sooner if worth and sooner.plan.overlap == choice.plan.overlap else choice
+    smaller = math.prod(sooner.plan.tile) < math.prod(choice.plan.tile)
+    return sooner if worth and smaller and sooner.plan.overlap == choice.plan.overlap else choice
 
 
 _Planned = Callable[[tuple[int, ...]], tuple[TilePlan, tuple[Candidate, ...]]]
@@ -238,7 +244,7 @@ def _check_fits(shape: tuple[int, ...], tile: tuple[int, ...], network: Network,
     sides = tuple(
         min(math.ceil(n / s), math.ceil(t / s)) * s for n, t, s in zip(shape, tile, network.stride, strict=True)
     )
-    needed = math.prod(sides) * costs.voxel_bytes
+    needed = costs.bytes(float(math.prod(sides)))
     if needed > costs.budget:
         raise MemoryBudgetError(
             f"a tile of {tile} voxels needs about {needed / _GIB:.2f} GiB, {costs.budget / _GIB:.2f} GiB may be used; "

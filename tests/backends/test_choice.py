@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -291,11 +292,32 @@ def test_freed_memory_is_kept_only_while_runners_live(monkeypatch: pytest.Monkey
     monkeypatch.setattr(retention, "_glibc", Library)
     one = Runner(network(), torch.sigmoid, CPU, torch.float32)
     two = Runner(network(), torch.sigmoid, CPU, torch.float32)
-    assert calls == [(-4, 0), (-1, 2**31 - 1), (-8, 1)]
+    assert calls == [(-4, 0), (-1, -1), (-8, 1)]
     del one
     assert "trimmed" not in calls
     del two
     assert calls[3:] == [(-4, 65536), (-1, 131072), (-8, 0), "trimmed"]
+
+
+def test_large_tiles_keep_their_memory_too() -> None:
+    """A limit on what is kept would have the system clear gigabytes at every layer of a large tile."""
+    if retention._glibc() is None or psutil.virtual_memory().available < 5 * 2**30:
+        pytest.skip("needs glibc and 5 GiB of free memory")
+    script = """
+import psutil, torch
+from napari_tiled_unet.backends.retention import keep_freed_memory
+
+give_back = keep_freed_memory()
+before = psutil.Process().memory_info().rss
+tensor = torch.ones(5 * 2**27)
+del tensor
+kept = psutil.Process().memory_info().rss - before
+give_back()
+left = psutil.Process().memory_info().rss - before
+print(kept > 2 * 2**30, left < 2**28)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

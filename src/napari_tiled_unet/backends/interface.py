@@ -96,6 +96,13 @@ RUNTIMES: dict[str, Runtime] = {
 }
 
 
+def only_torch(name: str) -> bool:
+    """Return whether a run by this name (``auto`` too) can but be torch's."""
+    return name == "torch" or (
+        name == "auto" and not any(row.available() for key, row in RUNTIMES.items() if key != "torch")
+    )
+
+
 def require_available(name: str, device: torch.device) -> Runtime:
     """Return the runtime of a name.
 

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from napari_tiled_unet.backends.bands import compute_in_bands
 from napari_tiled_unet.backends.fusing import can_fuse, fold_norms, fuse_convolutions
 from napari_tiled_unet.backends.interface import Prepared, Tiles
 from napari_tiled_unet.errors import MemoryBudgetError
 
 
 class TorchBackend:
-    """Norms folded in, channels last, fused convolutions where the processor has them.
+    """Norms folded in, channels last; on a processor large tiles in bands, and fused convolutions where it has them.
 
     Parameters
     ----------
@@ -42,6 +43,8 @@ class TorchBackend:
     def _copy(self) -> torch.nn.Module:
         network = copy.deepcopy(self._prepared.network).eval().requires_grad_(False)
         fold_norms(network)
+        if self._device.type == "cpu":
+            compute_in_bands(network)
         network = network.to(device=self._device, dtype=self._dtype)
         return network.to(memory_format=self._layout)  # type: ignore[no-any-return, call-overload]
 

@@ -37,7 +37,7 @@ def keep_freed_memory() -> Callable[[], None]:
         _users += 1
         if _users == 1:
             library.mallopt(_MMAP_MAX, 0)
-            library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+            library.mallopt(_TRIM_THRESHOLD, -1)
             # Threads that start later share one heap: those of their own cannot hold large blocks.
             library.mallopt(_ARENA_MAX, 1)
     return functools.partial(_give_back, library)

@@ -67,8 +67,13 @@ def footprint(network: Network, dtype: torch.dtype) -> Footprint:
         Number format of the activations; maps are float32.
     """
     inference = network.inference
-    voxel_bytes = inference.peak_values * dtype.itemsize * _LIBRARY_COPIES + 4.0 * network.spec.out_channels
+    voxel_bytes = held_bytes(inference.peak_values, dtype) + 4.0 * network.spec.out_channels
     return Footprint(voxel_bytes, inference.multiply_adds, inference.operations)
+
+
+def held_bytes(values: float, dtype: torch.dtype) -> float:
+    """Return the memory that so many numbers take while a network runs."""
+    return values * dtype.itemsize * _LIBRARY_COPIES
 
 
 class Inference(NamedTuple):
@@ -83,9 +88,9 @@ class Inference(NamedTuple):
     operations: int
 
 
-def count_inference(network: Network) -> Inference:
-    """Return what a run of a network does and holds, its input included."""
-    on_meta, x = _on_meta(network)
+def count_inference(network: Network, shape: tuple[int, ...] | None = None) -> Inference:
+    """Return what a run of a network on a tile (by default a small one) does and holds, its input included."""
+    on_meta, x = _on_meta(network, shape)
     _without_batch_norms(on_meta.eval())
     # Not inference mode, which hides the convolutions inside other calls.
     with _Held() as held, torch.no_grad():
@@ -114,9 +119,9 @@ def kept_values_per_voxel(network: Network) -> float:
     return sum(size for size, _ in kept.values()) / x.element_size() / math.prod(x.shape[2:])
 
 
-def _on_meta(network: Network) -> tuple[Network, Tensor]:
+def _on_meta(network: Network, shape: tuple[int, ...] | None = None) -> tuple[Network, Tensor]:
     # Large enough that a side is many strides, so that nothing is counted that only a border needs.
-    shape = [4 * s for s in network.stride]
+    shape = shape or tuple(4 * s for s in network.stride)
     on_meta = copy.deepcopy(network).to("meta")
     return on_meta, torch.empty(1, network.spec.in_channels, *shape, device="meta")
 
