@@ -91,7 +91,8 @@ def image_of(this: Case) -> npt.NDArray[np.float32]:
     sample = np.asarray(read_sample("nuclei_3d").data)
     pads = [(0, max(0, n - s)) for n, s in zip(this.shape, sample.shape, strict=True)]
     frame = np.pad(sample, pads, mode="reflect")[tuple(slice(n) for n in this.shape)][None]
-    return measure(frame, Normalisation())[0].apply(frame)[0]
+    image: npt.NDArray[np.float32] = measure(frame, Normalisation())[0].apply(frame)[0]
+    return image
 
 
 def noise_of(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

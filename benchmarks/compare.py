@@ -53,6 +53,7 @@ def row_of(name: str, this: Case, work: float, contender: str, done: list[dict[s
         "megavoxels_per_s": round(math.prod(this.shape) / 1e6 / seconds, 4),
         "useful_gflop_per_s": round(work / seconds, 1),
         "largest_error": f"{last['largest_error']:.3g}",
+        "largest_seam_error": f"{last['largest_seam_error']:.3g}",
         "mean_error": f"{last['mean_error']:.3g}",
         "peak_gib": last["peak_gib"],
         "runs": sum(turn["runs"] for turn in done),

@@ -1,7 +1,8 @@
 """Run one contender once: ``python -m benchmarks.contender NAME --case 2d [--shape 2048 2048] [--repeats 1]``.
 
-Prints one line of JSON: seconds per run (median), the peak of the memory, and the largest
-difference of its maps, in a window, from those of the whole image in float32. Used by
+Prints one line of JSON: seconds per run (median), the peak of the memory, the largest
+difference of its maps, in a window, from those of the whole image in float32, and from those of the whole image as it
+computes them itself: what its seams do, without its rounding. Used by
 ``benchmarks/compare.py``, which runs each contender in a process of its own.
 
 All have the same weights and the same image in float32, and their seconds end with maps in memory. Ours go on
@@ -49,13 +50,15 @@ OURS: dict[str, dict[str, Any]] = {
 }
 
 
-def ours(name: str, this: Case, model: Any, image: npt.NDArray[Any]) -> tuple[Maps, float, dict[str, Any]]:
+def ours(name: str, this: Case, model: Any, image: npt.NDArray[Any], **more: Any) -> tuple[Maps, float, dict[str, Any]]:
     """Return our maps, when they were there, and how they were made, through the public interface."""
     from napari_tiled_unet import iter_segment
     from napari_tiled_unet.events import Finished, TileDone
 
     started = there = time.perf_counter()
-    for event in iter_segment(image, model, axes="yx" if this.ndim == 2 else "zyx", keep_maps=True, **OURS[name]):
+    for event in iter_segment(
+        image, model, axes="yx" if this.ndim == 2 else "zyx", keep_maps=True, **OURS[name], **more
+    ):
         if isinstance(event, TileDone):
             there = time.perf_counter()
         elif isinstance(event, Finished):
@@ -130,10 +133,8 @@ PEERS: dict[str, Callable[[Any, Any, tuple[int, ...]], Maps]] = {
 }
 
 
-def whole_maps(model: Any, this: Case, image: npt.NDArray[Any]) -> Maps:
-    """Return what the whole image gives in the window: the plain network on the window and all that it sees."""
-    import torch
-
+def seen_from(this: Case, model: Any) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the box that the window of a case sees, on the stride, and the window in it."""
     read, inner = [], []
     reaches = zip(this.window(), this.shape, model.network.receptive_field, model.network.stride, strict=True)
     for side, n, reach, stride in reaches:
@@ -141,10 +142,25 @@ def whole_maps(model: Any, this: Case, image: npt.NDArray[Any]) -> Maps:
         last = min(n, -(-(side.stop + reach) // stride) * stride)
         read.append(slice(first, last))
         inner.append(slice(side.start - first, side.stop - first))
+    return tuple(read), tuple(inner)
+
+
+def whole_maps(model: Any, this: Case, image: npt.NDArray[Any]) -> Maps:
+    """Return what the whole image gives in the window: the plain network on the window and all that it sees."""
+    import torch
+
+    read, inner = seen_from(this, model)
     with torch.inference_mode():
-        x = torch.from_numpy(np.ascontiguousarray(image[tuple(read)], np.float32))[None, None]
+        x = torch.from_numpy(np.ascontiguousarray(image[read], np.float32))[None, None]
         maps: Maps = predictor(model)(x)[0].numpy()
     return maps[(slice(None), *inner)]
+
+
+def untiled_maps(name: str, model: Any, this: Case, image: npt.NDArray[Any]) -> Maps:
+    """Return what ours gives in the window in one tile, rounding as it does."""
+    read, inner = seen_from(this, model)
+    part = np.ascontiguousarray(image[read])
+    return ours(name, this, model, part, tile=part.shape)[0][(slice(None), *inner)]
 
 
 def kept_whole_maps(path: Path | None, model: Any, this: Case, image: npt.NDArray[Any]) -> Maps:
@@ -186,13 +202,17 @@ def main() -> None:
             seconds.append(time.perf_counter() - started)
         whole.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    error = np.abs(maps[(slice(None), *this.window())] - kept_whole_maps(arguments.reference, model, this, image))
+    window = maps[(slice(None), *this.window())]
+    error = np.abs(window - kept_whole_maps(arguments.reference, model, this, image))
+    # Peers compute in float32, where all of their error comes from their windows.
+    seam = np.abs(window - untiled_maps(arguments.name, model, this, image)) if detail else error
     answer = {
         "seconds": statistics.median(seconds),
         "seconds_to_labels": statistics.median(whole) if detail else "",
         "runs": len(seconds),
         "peak_gib": round(peak, 3),
         "largest_error": float(error.max()),
+        "largest_seam_error": float(seam.max()),
         "mean_error": float(error.mean()),
         **detail,
     }

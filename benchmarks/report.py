@@ -50,6 +50,7 @@ def compare(case: str) -> str:
             ratio(row, "monai"),
             ratio(row, "nnunet-settings"),
             row["seconds_to_labels"],
+            row["largest_seam_error"],
             row["largest_error"],
             row["mean_error"],
             row["peak_gib"],
@@ -64,6 +65,7 @@ def compare(case: str) -> str:
         "x MONAI",
         "x nnU-Net's settings",
         "s to labels",
+        "largest seam error",
         "largest error",
         "mean error",
         "peak GiB",
@@ -147,10 +149,18 @@ def decode() -> str:
 
 
 def footprint() -> str:
-    """Return the planned bytes per voxel beside those that a run takes."""
+    """Return the planned bytes per voxel beside those that a pass takes, and its seconds."""
     rows = read_rows("footprint")
-    lines = [[f"{row['model']}, {row['precision']}", row["planned"], row["taken"]] for row in rows]
-    return table(["", "planned", "taken"], lines) if rows else NOT_MEASURED
+    lines = [
+        [
+            f"{row['model']}, {row['precision']}, {row['tile'].replace('x', ' x ')}, {row['manner']}",
+            row["planned"],
+            row["taken"],
+            row["seconds"],
+        ]
+        for row in rows
+    ]
+    return table(["", "planned, bytes per voxel", "taken", "s"], lines) if rows else NOT_MEASURED
 
 
 def throughput() -> str:
@@ -178,7 +188,7 @@ def gpu() -> str:
 
 
 def plot_compare(path: Path) -> None:
-    """Draw speed beside the largest error, one panel per case."""
+    """Draw speed beside the largest error at seams, one panel per case."""
     import matplotlib.pyplot as plt
 
     cases = list(dict.fromkeys(row["case"] for row in read_rows("compare")))
@@ -190,7 +200,7 @@ def plot_compare(path: Path) -> None:
         speeds = [float(row["megavoxels_per_s"]) for row in rows]
         bars = axis.barh([row["contender"] for row in rows], speeds, color=colours)
         axis.bar_label(
-            bars, [f" {s:.2f} (error {float(r['largest_error']):.1g})" for s, r in zip(speeds, rows, strict=True)]
+            bars, [f" {s:.2f} (seams {float(r['largest_seam_error']):.1g})" for s, r in zip(speeds, rows, strict=True)]
         )
         axis.set(
             title=f"{case.upper()}, {rows[0]['shape']}", xlabel="megavoxels per second", xlim=(0, max(speeds) * 1.5)
