@@ -191,6 +191,9 @@ def test_the_command_measures_and_stores(tmp_path: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert "overlap=auto takes" in shown
     assert load_model(path).spec.seams == ()
+    assert run(["seams", str(path), str(tmp_path / "a.tif"), "--axes", "yx"]) == 0
+    assert capsys.readouterr().out == shown
+    assert run(["seams", str(path), str(tmp_path / "a.tif"), "--axes", "zyx"]) == 2
     assert run(["seams", str(path), str(tmp_path / "a.tif"), "--save"]) == 0
     spec = load_model(path).spec
     assert len(spec.seams) > 1

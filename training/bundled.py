@@ -122,7 +122,7 @@ def make(course: Course, chosen: argparse.Namespace) -> None:
             "licence": course.licence,
             "channels": (course.channel,),
             "scores": {**model.spec.scores, **{f"test_{k}": round(v, 4) for k, v in scores.items()}},
-            "seams": measure_seams(model, [seam_piece(course.learn[0][0])]),
+            "seams": measure_seams(model, [seam_piece(image) for image, _ in course.learn]),
             "training": {
                 **model.spec.training,
                 "data": course.source,

@@ -215,7 +215,7 @@ def models(name: str | None = None, /, *, json: bool = False) -> int:
 
 
 @app.command
-def seams(name: str, paths: list[Path], /, *, save: bool = False) -> int:
+def seams(name: str, paths: list[Path], /, *, axes: str | None = None, save: bool = False) -> int:
     """Measure how much a model's tiles differ from the whole image, against their overlap.
 
     Parameters
@@ -224,13 +224,15 @@ def seams(name: str, paths: list[Path], /, *, save: bool = False) -> int:
         model to measure
     paths
         images like those that it is for, or folders of them; a few of the size of two tiles suffice
+    axes
+        axes of the images, letters of tczyx in array order; default: from their metadata
     save
         write the result into the model file, where overlap=auto looks for it
     """
     from napari_tiled_unet.cards import seam_lines
     from napari_tiled_unet.seams import measure_files
 
-    print("\n".join(seam_lines(measure_files(name, paths, save=save))))
+    print("\n".join(seam_lines(measure_files(name, paths, axes=axes, save=save))))
     return DONE
 
 

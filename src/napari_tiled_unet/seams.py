@@ -211,7 +211,7 @@ def measure_seams(
     return points
 
 
-def measure_files(name: str | Path, paths: Sequence[Path], *, save: bool = False) -> ModelSpec:
+def measure_files(name: str | Path, paths: Sequence[Path], *, axes: str | None = None, save: bool = False) -> ModelSpec:
     """Measure the seam error of a model on image files; return its spec with the curve.
 
     Parameters
@@ -220,6 +220,8 @@ def measure_files(name: str | Path, paths: Sequence[Path], *, save: bool = False
         Model to measure.
     paths : sequence of Path
         Image files, or folders of them; every frame is measured.
+    axes : str, optional
+        Of the images, where their metadata do not say.
     save : bool
         Whether the curve is written into the model file.
 
@@ -235,7 +237,7 @@ def measure_files(name: str | Path, paths: Sequence[Path], *, save: bool = False
         raise OptionsError(f"no image files in {', '.join(map(str, paths))}; give image files like the model is for")
     path = find_model(name)
     model = load_model(path)
-    options = SegmentOptions()
+    options = SegmentOptions(axes=axes)
 
     def frames() -> Generator[npt.NDArray[Any], None, None]:
         for image in images:

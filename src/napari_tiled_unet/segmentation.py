@@ -180,15 +180,20 @@ def _run(
     choice = first_choice(grid.network, model, options, dtype, budget, device.type, live=wishes.live)
     if choice.caution:
         yield Notice(choice.caution, caution=True)
-    precision = str(dtype).removeprefix("torch.")
-    shape, axes = source.label_shape(spec.axes), source.label_axes(spec.axes)
+    shape = source.label_shape(spec.axes)
     spread_of = _spread_of(spec) if options.flips and wishes.keep_maps else 0
-    n_maps = len(spec.target.channels)
-    _check_results_fit(shape, n_maps + (spread_of > 0) if wishes.keep_maps is True else 0)
-    n_tiles = len(frames) * len(choice.plan)
-    explanation = tuple(choice.explain())
-    views = choice.costs.views
-    planned = Planned(len(frames), n_tiles, shape, axes, choice.plan, str(device), precision, explanation, views)
+    _check_results_fit(shape, len(spec.target.channels) + (spread_of > 0) if wishes.keep_maps is True else 0)
+    planned = Planned(
+        len(frames),
+        len(frames) * len(choice.plan),
+        shape,
+        source.label_axes(spec.axes),
+        choice.plan,
+        str(device),
+        str(dtype).removeprefix("torch."),
+        tuple(choice.explain()),
+        choice.costs.views,
+    )
     yield planned
 
     runner = Runner.of(model.network, spec.target.activate, options, device, dtype, spread_of=spread_of)
@@ -200,30 +205,35 @@ def _run(
 
     framewise = Framewise(model, options, wishes, runner, grid, channels, planned, choice, measured)
     labels, maps, n_objects = yield from _all_frames(frames, framewise, shape)
-    if options.link_slices:
+    yield _finished(source, framewise, region, (labels, maps, n_objects), started)
+
+
+def _finished(source: Image, framewise: Framewise, region: Region, results: _Results, started: float) -> Finished:
+    """Return what a run ends with."""
+    labels, maps, n_objects = results
+    axes, n_maps, runner = framewise.planned.axes, framewise.n_maps, framewise.runner
+    if framewise.options.link_slices:
         _link(labels, axes)
         n_objects = None
     labels = labels.astype(smallest_label_dtype(int(labels.max(initial=0))), copy=False)
     seconds = time.perf_counter() - started
-    yield Finished(
+    ran = {"device": framewise.planned.device, "backend": runner.backend, "precision": runner.precision}
+    return Finished(
         labels,
         axes,
         _count(labels) if n_objects is None else n_objects,
         seconds,
-        _provenance(
-            source,
-            framewise,
-            device=str(device),
-            backend=runner.backend,
-            precision=runner.precision,
-            seconds=seconds,
-        ),
+        _provenance(source, framewise, **ran, seconds=seconds),
         None if maps is None else maps[:n_maps],
         source.spacing_of("".join(a for a in axes if a in "zyx")),
         source.units,
         region.offset(axes),
-        maps[n_maps] if maps is not None and spread_of else None,
+        maps[n_maps] if maps is not None and runner.gives_spread else None,
     )
+
+
+# Labels, maps that are kept, and how many objects, if they are objects.
+_Results = tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None, int | None]
 
 
 def _spread_of(spec: ModelSpec) -> int:
@@ -231,9 +241,7 @@ def _spread_of(spec: ModelSpec) -> int:
     return 1 if spec.target.kind == "objects" else len(spec.target.channels)
 
 
-def _all_frames(
-    frames: list[Frame], framewise: Framewise, shape: tuple[int, ...]
-) -> Generator[Event, None, tuple[npt.NDArray[np.uint32], npt.NDArray[np.float32] | None, int | None]]:
+def _all_frames(frames: list[Frame], framewise: Framewise, shape: tuple[int, ...]) -> Generator[Event, None, _Results]:
     """Yield the events of every frame; return labels and maps of the image, the spread last, and how many objects."""
     spec, wishes = framewise.model.spec, framewise.wishes
     n_results, n_spatial = framewise.n_results, len(spec.axes)
