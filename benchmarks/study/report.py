@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.study.cells import Cell, by_training
+from benchmarks.study.cells import FLOOR, Cell, by_training
+from napari_tiled_unet.networks.zoo import ARCHITECTURES
 
 COMMAND = "python -m benchmarks.study --data DATA --budget 60"
 ASKED: dict[str, str] = {
@@ -22,7 +24,7 @@ ASKED: dict[str, str] = {
     "equal parameters": "The descendants against the U-Net at equal parameters",
     "equal work": "The descendants against the U-Net at equal work",
     "few images": "How many images are enough?",
-    "other rows": "The other rows: is each of them trainable?",
+    "other rows": "The other rows",
 }
 _Value = dict[tuple[str, str], dict[str, list[float]]]
 
@@ -44,8 +46,10 @@ def write_page(page: Path, table: Path, maps: Path, wanted: Sequence[Cell]) -> N
         "standard deviation, and the number of runs in brackets. A run is a seed, or a seed and a fold. Half-pixel",
         "shifts are not studied but excluded: `tests/networks/test_contract.py` measures every row's shift: it is 0.",
         "",
-        "Grid energy is the power that maps of white noise have at multiples of 1 / stride over that beside them: 1 is",
-        "no grid. Shift agreement is the Dice of the masks of an image and of the image moved by a pixel, moved back.",
+        "Grid is the power that maps of white noise have at multiples of 1 / stride over that beside them, in",
+        "decibels: 0 is no grid. Shift agreement is the Dice of the masks of an image and of the image moved by a",
+        "pixel, moved back.",
+        "Maps of noise of a network that lets nothing fine through have hardly any power beside the grid.",
         "",
     ]
     # Cells of one training all tell its seconds.
@@ -55,13 +59,15 @@ def write_page(page: Path, table: Path, maps: Path, wanted: Sequence[Cell]) -> N
     left = sum(any(cell.key not in done for cell in group) for group in groups)
     commits = ", ".join(sorted({row["commit"] for row in rows}))
     lines += [f"Trained so far: {hours:.1f} h, at {commits}; {left} of {len(groups)} trainings are left.", ""]
-    empty = []
+    empty, findings = [], _findings()
     for question, asked in ASKED.items():
         mine = [row for row in rows if row["question"] == question]
         if mine:
-            lines += [f"## {asked}", "", *_tables(mine), *_figures(page, question, mine, maps)]
+            lines += [f"## {asked}", "", *findings.get(question, []), *_tables(mine)]
+            lines += _figures(page, question, mine, maps)
         else:
             empty.append(f"- {asked}: `{COMMAND} --questions '{question}'`")
+    lines += _floor(rows)
     if empty:
         lines += [
             "## Questions without numbers yet",
@@ -75,18 +81,66 @@ def write_page(page: Path, table: Path, maps: Path, wanted: Sequence[Cell]) -> N
     page.write_text("\n".join(lines), encoding="utf-8")
 
 
+def _findings() -> dict[str, list[str]]:
+    """Return what was found, question by question, as written in ``findings.md`` under a heading each."""
+    found: dict[str, list[str]] = {}
+    for part in (Path(__file__).parent / "findings.md").read_text(encoding="utf-8").split("\n## ")[1:]:
+        question, _, text = part.partition("\n")
+        found[question.strip()] = [text.strip(), ""]
+    return found
+
+
+def _floor(rows: Sequence[dict[str, str]]) -> list[str]:
+    """Return a table of every row of ARCHITECTURES that was trained on all images of dsb2018, beside the floor."""
+    reached: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    trained = set()
+    for row in rows:
+        cell = Cell(**json.loads(row["cell"]))
+        if row["data"] == "dsb2018" and not cell.images and "encoder" not in cell.choices:
+            if row["metric"] in FLOOR and (cell.training, row["metric"]) not in trained:
+                reached[cell.row][row["metric"]].append(float(row["value"]))
+            trained.add((cell.training, row["metric"]))
+    wanted = ", ".join(f"{metric} of {value:g}" for metric, value in FLOOR.items())
+    lines = [
+        "## Is each row trainable?",
+        "",
+        f"The floor is {wanted} on all images of dsb2018; below it a row would be taken for broken. The worst",
+        "training of each, whatever its width and choices:",
+        "",
+        f"| | {' | '.join(FLOOR)} | trainings | above the floor |",
+        "|---|" + "---|" * (len(FLOOR) + 2),
+    ]
+    for name in ARCHITECTURES:
+        if name not in reached:
+            lines.append(f"| {name} | {' | '.join('' for _ in FLOOR)} | 0 | not trained yet |")
+            continue
+        worst = {metric: min(values) for metric, values in reached[name].items()}
+        verdict = "yes" if all(worst[metric] >= value for metric, value in FLOOR.items()) else "**no**"
+        told = " | ".join(f"{worst[metric]:.3f}" for metric in FLOOR)
+        lines.append(f"| {name} | {told} | {len(reached[name]['Dice'])} | {verdict} |")
+    return [*lines, ""]
+
+
 def _values(rows: Sequence[dict[str, str]]) -> _Value:
     found: _Value = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        found[row["data"], row["metric"]][row["variant"]].append(float(row["value"]))
+        metric, value = _shown(row)
+        found[row["data"], metric][row["variant"]].append(value)
     return found
+
+
+def _shown(row: dict[str, str]) -> tuple[str, float]:
+    """Return a metric and its value as the page tells them: powers span decades, so their mean is one of decibels."""
+    if row["metric"] == "grid energy":
+        return "grid, dB", 10 * math.log10(float(row["value"]))
+    return row["metric"], float(row["value"])
 
 
 def _tables(rows: Sequence[dict[str, str]]) -> list[str]:
     lines = []
     for data in dict.fromkeys(row["data"] for row in rows):
         mine = [row for row in rows if row["data"] == data]
-        metrics = list(dict.fromkeys(row["metric"] for row in mine))
+        metrics = list(dict.fromkeys(_shown(row)[0] for row in mine))
         values = _values(mine)
         steps = ", ".join(sorted({row["steps"] for row in mine}, key=int))
         lines += [f"On {data}, {steps} steps:", "", f"| | M parameters | GFLOP/MVoxel | {' | '.join(metrics)} |"]
