@@ -21,8 +21,8 @@ from napari_tiled_unet.viewer.layers import METADATA_KEY, image_from_layer, is_i
 from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence, side_by_side
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.schooling import SHOWN, Schooling, watch_layer
+from napari_tiled_unet.viewer.segment_widget import offer_new_models
 from napari_tiled_unet.viewer.teaching import Lesson, is_own_result, labels_from_layer
-from napari_tiled_unet.viewer.train_widget import offer_new_models
 
 if TYPE_CHECKING:
     import napari.layers

@@ -1,4 +1,4 @@
-"""Patches of a training laid out side by side, to look at; no Qt."""
+"""Patches of a training laid out side by side, as layers to look at; no Qt."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_tiled_unet.viewer.schooling import SHOWN
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import napari.viewer
+
     from napari_tiled_unet.training.patches import Patch
+    from napari_tiled_unet.viewer.teaching import Lesson
 
 # Voxels between two patches.
 _GAP = 4
@@ -46,3 +51,28 @@ def mosaic(patches: Sequence[Patch], *, sparse: bool) -> tuple[npt.NDArray[np.fl
         numbers = patch.labels + 1 if sparse else np.maximum(patch.labels, 0)
         labels[..., y : y + height, x : x + width] = numbers
     return image, labels
+
+
+def first_patches(lesson: Lesson, count: int) -> list[Patch]:
+    """Return the first patches that a training would learn from."""
+    from napari_tiled_unet.training.preparation import prepare
+    from napari_tiled_unet.viewer.worker import one_core_left
+
+    with one_core_left():
+        session = prepare(lesson.images, lesson.labels, lesson.options, out=None, resume=False, overwrite=False)
+        return [session.patches.patch(number) for number in range(count)]
+
+
+def show_patch_layers(viewer: napari.viewer.Viewer, patches: list[Patch], *, sparse: bool) -> None:
+    """Show patches as an Image layer per channel and a Labels layer, beside what is there."""
+    image, labels = mosaic(patches, sparse=sparse)
+    for layer in [layer for layer in viewer.layers if layer.name.startswith("patches") and layer.metadata.get(SHOWN)]:
+        viewer.layers.remove(layer)
+    right = float(viewer.layers.extent.world[1][-1]) if len(viewer.layers) else 0.0
+    translate = [0.0] * (labels.ndim - 1) + [right + labels.shape[-1] * 0.05]
+    for number, channel in enumerate(image):
+        name = "patches" if len(image) == 1 else f"patches, channel {number}"
+        blending = "translucent" if number == 0 else "additive"
+        viewer.add_image(channel, name=name, translate=translate, blending=blending, metadata={SHOWN: True})
+    viewer.add_labels(labels, name="patches labels", translate=translate, opacity=0.4, metadata={SHOWN: True})
+    viewer.reset_view()

@@ -318,3 +318,10 @@ class SegmentWidget(Container[Widget]):
     def export(self) -> None:
         """Write the table of the result as CSV."""
         export_features(self._source()[2], self.native)
+
+
+def offer_new_models(viewer: napari.viewer.Viewer) -> None:
+    """Let every Segment widget of a viewer offer the models that there are now."""
+    for widget in viewer.window.dock_widgets.values():
+        if isinstance(widget, SegmentWidget):
+            widget.read_models()

@@ -13,7 +13,7 @@ from napari_tiled_unet.model import list_models, user_folder
 from napari_tiled_unet.viewer.chart import Chart
 from napari_tiled_unet.viewer.form import AUTOMATIC, UNSAID, axes_readings, taken_axes
 from napari_tiled_unet.viewer.layers import facts_of, is_image_layer
-from napari_tiled_unet.viewer.mosaic import mosaic
+from napari_tiled_unet.viewer.mosaic import first_patches, show_patch_layers
 from napari_tiled_unet.viewer.rows import (
     Departure,
     DropDown,
@@ -27,6 +27,7 @@ from napari_tiled_unet.viewer.rows import (
 )
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.schooling import SHOWN, Schooling, watch_layer
+from napari_tiled_unet.viewer.segment_widget import offer_new_models
 from napari_tiled_unet.viewer.teaching import (
     FOLDERS,
     FRESH,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_tiled_unet.train_options import TrainOptions
-    from napari_tiled_unet.training.patches import Patch
 
 _SHOWN_PATCHES = 16
 
@@ -401,37 +401,3 @@ class TrainWidget(Container[Widget]):
     def _looked_done(self) -> None:
         self._refresh()
         self._train.enabled = self._patches.enabled = not self.running
-
-
-def first_patches(lesson: Lesson, count: int) -> list[Patch]:
-    """Return the first patches that a training would learn from."""
-    from napari_tiled_unet.training.preparation import prepare
-    from napari_tiled_unet.viewer.worker import one_core_left
-
-    with one_core_left():
-        session = prepare(lesson.images, lesson.labels, lesson.options, out=None, resume=False, overwrite=False)
-        return [session.patches.patch(number) for number in range(count)]
-
-
-def show_patch_layers(viewer: napari.viewer.Viewer, patches: list[Patch], *, sparse: bool) -> None:
-    """Show patches as an Image layer per channel and a Labels layer, beside what is there."""
-    image, labels = mosaic(patches, sparse=sparse)
-    for layer in [layer for layer in viewer.layers if layer.name.startswith("patches") and layer.metadata.get(SHOWN)]:
-        viewer.layers.remove(layer)
-    right = float(viewer.layers.extent.world[1][-1]) if len(viewer.layers) else 0.0
-    translate = [0.0] * (labels.ndim - 1) + [right + labels.shape[-1] * 0.05]
-    for number, channel in enumerate(image):
-        name = "patches" if len(image) == 1 else f"patches, channel {number}"
-        blending = "translucent" if number == 0 else "additive"
-        viewer.add_image(channel, name=name, translate=translate, blending=blending, metadata={SHOWN: True})
-    viewer.add_labels(labels, name="patches labels", translate=translate, opacity=0.4, metadata={SHOWN: True})
-    viewer.reset_view()
-
-
-def offer_new_models(viewer: napari.viewer.Viewer) -> None:
-    """Let every Segment widget of a viewer offer the models that there are now."""
-    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
-
-    for widget in viewer.window.dock_widgets.values():
-        if isinstance(widget, SegmentWidget):
-            widget.read_models()
