@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.study.__main__ import COLUMNS, _append
+from benchmarks.study.__main__ import COLUMNS, _append, share_trainings
 from benchmarks.study.cells import Cell, all_cells, by_training
 from benchmarks.study.report import write_page
 from napari_tiled_unet.networks.zoo import ARCHITECTURES
@@ -50,6 +50,20 @@ def test_the_page_tells_what_was_trained(tmp_path: Path) -> None:
     _append(table, [worse], {"Dice": 0.7, "AP 0.5": 0.6}, 1, 1.0, 0.0)
     write_page(page, table, tmp_path / "maps", CELLS)
     assert "| fpn | 0.700 | 0.600 | 1 | **no** |" in page.read_text()
+
+
+def test_a_training_answers_every_question_that_asks_for_it(tmp_path: Path) -> None:
+    table = tmp_path / "results.csv"
+    share_trainings(table, CELLS)
+    group = by_training(CELLS)[0]
+    _append(table, group[:1], {"Dice": 0.9}, 1_000_000, 92.0, 60.0)
+    for _ in range(2):
+        share_trainings(table, CELLS)
+        with table.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["cell"] for row in rows] == [cell.key for cell in group]
+        assert {row["question"] for row in rows} == {cell.question for cell in group}
+        assert {row["value"] for row in rows} == {"0.9"}
 
 
 @pytest.mark.parametrize("measure", ["parameters", "work"])

@@ -15,7 +15,9 @@ import csv
 import io
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +63,7 @@ def main() -> None:
     standard = arguments.out.resolve() == Path(__file__).parent.resolve()
     page = arguments.page or (docs / "study.md" if standard else arguments.out / "study.md")
     wanted = list(all_cells(arguments.seeds, arguments.steps, arguments.folds))
+    share_trainings(table, wanted)
     write_page(page, table, arguments.out / "maps", wanted)
 
 
@@ -75,8 +78,8 @@ def run(arguments: argparse.Namespace, table: Path) -> None:
     part, parts = arguments.share
     # Shares are cut from all trainings, not from those left, so that two commands never take the same one.
     groups = by_training(all_cells(arguments.seeds, arguments.steps, arguments.folds))[part - 1 :: parts]
-    wanted = ([c for c in g if not arguments.questions or c.question in arguments.questions] for g in groups)
-    left = [cells for group in wanted if (cells := [c for c in group if c.key not in done])]
+    asked = [g for g in groups if not arguments.questions or any(c.question in arguments.questions for c in g)]
+    left = [cells for group in asked if (cells := [c for c in group if c.key not in done])]
     for number, cells in enumerate(left[: arguments.cells]):
         if time.monotonic() - started > 60 * arguments.budget:
             print(f"the budget is spent; {len(left) - number} trainings are left, run the command again", flush=True)
@@ -131,6 +134,23 @@ def _keep(folder: Path, cell: Cell, sample: Sample, maps: np.ndarray) -> None:
     )
 
 
+def share_trainings(table: Path, wanted: Sequence[Cell]) -> None:
+    """Add the cells whose training is in the table for the sake of another question."""
+    if not table.exists():
+        return
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    of: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        of.setdefault(row["cell"], []).append(row)
+    for group in by_training(wanted):
+        there = next((of[cell.key] for cell in group if cell.key in of), [])
+        for cell in group:
+            if there and cell.key not in of:
+                own = {"question": cell.question, "variant": cell.variant, "cell": cell.key}
+                _write(table, [[{**row, **own}[column] for column in COLUMNS] for row in there])
+
+
 def _known(table: Path) -> set[str]:
     if not table.exists():
         return set()
@@ -142,15 +162,17 @@ def _append(
     table: Path, cells: list[Cell], found: dict[str, float], parameters: int, work: float, seconds: float
 ) -> None:
     """Add the rows of a training in one write, so that it is in the table whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if not table.exists():
-        writer.writerow(COLUMNS)
-    commit = _commit()
+    commit, rows = _commit(), []
     for cell in cells:
         about = (cell.question, cell.variant, cell.data, cell.seed, cell.fold, cell.images, cell.steps)
         cost = (parameters, f"{work:.4g}", f"{seconds:.0f}", commit, cell.key)
-        writer.writerows((*about, metric, f"{value:.5g}", *cost) for metric, value in found.items())
+        rows += [(*about, metric, f"{value:.5g}", *cost) for metric, value in found.items()]
+    _write(table, rows)
+
+
+def _write(table: Path, rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows if table.exists() else [COLUMNS, *rows])
     # Without a buffer, so that rows of commands side by side do not mix.
     with table.open("ab", buffering=0) as file:
         file.write(text.getvalue().encode())
