@@ -57,13 +57,13 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     table = arguments.out / "results.csv"
     measure_fresh_networks(table, arguments.seeds)
+    wanted = list(all_cells(arguments.seeds, arguments.steps, arguments.folds))
+    share_trainings(table, wanted)
     if not arguments.report:
         run(arguments, table)
     docs = Path(__file__).parents[2] / "docs"
     standard = arguments.out.resolve() == Path(__file__).parent.resolve()
     page = arguments.page or (docs / "study.md" if standard else arguments.out / "study.md")
-    wanted = list(all_cells(arguments.seeds, arguments.steps, arguments.folds))
-    share_trainings(table, wanted)
     write_page(page, table, arguments.out / "maps", wanted)
 
 
