@@ -37,7 +37,7 @@ class Case:
     Attributes
     ----------
     choices : dict
-        Of the network.
+        Of the network, if it is not a bundled one.
     bundled : str
         A bundled model whose weights are taken, on its sample; empty for seeded ones on noise.
     shape : tuple of int
@@ -70,7 +70,7 @@ class Case:
 
 CASES = {
     "2d": Case({"ndim": 2, "width": 32, "depth": 4}, (2048, 2048), (4096, 4096), (512, 512)),
-    "3d": Case({"ndim": 3, "width": 16, "depth": 3}, (64, 384, 384), (96, 512, 512), (32, 128, 128), "nuclei-3d"),
+    "3d": Case({}, (64, 384, 384), (96, 512, 512), (32, 128, 128), "nuclei-3d"),
 }
 
 

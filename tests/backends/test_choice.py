@@ -304,13 +304,19 @@ def test_large_tiles_keep_their_memory_too() -> None:
     if retention._glibc() is None or psutil.virtual_memory().available < 5 * 2**30:
         pytest.skip("needs glibc and 5 GiB of free memory")
     script = """
-import psutil, torch
+import ctypes, psutil
 from napari_tiled_unet.backends.retention import keep_freed_memory
 
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+library.free.argtypes = [ctypes.c_void_p]
 give_back = keep_freed_memory()
 before = psutil.Process().memory_info().rss
-tensor = torch.ones(5 * 2**27)
-del tensor
+blocks = [library.malloc(2**28) for _ in range(10)]
+for block in blocks:
+    ctypes.memset(block, 1, 2**28)
+for block in blocks:
+    library.free(block)
 kept = psutil.Process().memory_info().rss - before
 give_back()
 left = psutil.Process().memory_info().rss - before

@@ -1,7 +1,7 @@
 """The levels of a large tile computed in bands, so that few of its features are whole at any time.
 
-On a large tile the features of the finest levels are hundreds of megabytes each, and a processor's system spends as
-long on giving out fresh memory as on a quarter of the convolutions. Here a whole node of the network (what comes up,
+On a large tile the features of the finest levels are hundreds of megabytes each, and giving out so much fresh memory
+can take the system half as long as the convolutions take. Here a whole node of the network (what comes up,
 the skip beside it, their join, all convolutions and the head) is computed for a band of rows before the next band:
 only what a node takes and gives is ever whole. A band reads as far beside itself as the node looks (``sources`` of its
 pieces), so the numbers are the same.
