@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from napari_tiled_unet.backends import bands
+from napari_tiled_unet.backends import bands, interface
 from napari_tiled_unet.backends.bands import compute_in_bands, large_bytes
+from napari_tiled_unet.candidates import Large
+from napari_tiled_unet.framewise import first_choice
 from napari_tiled_unet.networks.footprint import count_inference, footprint, held_bytes
 from napari_tiled_unet.networks.zoo import ARCHITECTURES, Network
+from napari_tiled_unet.options import BackendName, SegmentOptions
 from tests.backends.test_agreement import network
+from tests.models import blob_model
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +80,19 @@ def test_what_is_held_is_known_before() -> None:
         assert counted <= 1.1 * (fixed + slope * side**2)
     assert fixed + slope * 256**2 < 0.7 * footprint(built, torch.float32).voxel_bytes * 256**2
     assert large_bytes(built, torch.bfloat16)[0] == fixed / 2
+
+
+def test_the_planner_knows_where_nothing_but_torch_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = blob_model()
+
+    def large(backend: BackendName) -> Large | None:
+        options = SegmentOptions(backend=backend)
+        return first_choice((64, 64), model, options, torch.float32, 2**30, "cpu").costs.large
+
+    assert large("torch") is not None
+    assert large("openvino") is None
+    monkeypatch.setattr(interface, "_installed", lambda name: name == "torch")
+    assert large("auto") == large("torch")
 
 
 def peak(built: Any) -> float:
