@@ -62,9 +62,9 @@ def test_networks_that_look_at_the_whole_are_left_alone() -> None:
 
 
 def test_features_are_cut_where_there_is_enough_of_them() -> None:
-    assert bands._bands((1, 8, 5, 100)) == (1, 3)
-    assert bands._bands((1, 8, 5, 5))[1] == 0
-    assert bands._bands((2, 8, 5, 100))[1] == 0
+    assert bands.row_count((1, 8, 5, 100)) == (1, 3)
+    assert bands.row_count((1, 8, 5, 5))[1] == 0
+    assert bands.row_count((2, 8, 5, 100))[1] == 0
 
 
 def test_less_is_held_at_a_time() -> None:

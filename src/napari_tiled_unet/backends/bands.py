@@ -17,11 +17,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from napari_tiled_unet.backends.rows import NodeRows, clipped, part
 from napari_tiled_unet.networks.blocks import Piece, Span
 from napari_tiled_unet.networks.encoders import BlockEncoder
 from napari_tiled_unet.networks.footprint import count_inference, held_bytes
 from napari_tiled_unet.networks.spec import PerAxis
-from napari_tiled_unet.networks.wiring import Decoder, Node, Source, Wire
+from napari_tiled_unet.networks.wiring import Decoder, Node, Source
 from napari_tiled_unet.networks.zoo import Network
 
 # Voxels of a band: with 32 channels of float32 that is 32 MB.
@@ -45,7 +46,7 @@ def compute_in_bands(network: Network) -> None:
             blocks[level] = _BandedBlock(block)  # type: ignore[arg-type]
     last = network.decoder.outputs[0]
     head = None if network.decoder.scores else network.head
-    network.decoder = _BandedDecoder(network.decoder, network.encoder.strides, {} if head is None else {last: head})
+    network.decoder = BandedDecoder(network.decoder, network.encoder.strides, {} if head is None else {last: head})
     if head is not None:
         network.head = nn.Identity()
 
@@ -77,22 +78,22 @@ class _BandedBlock(nn.Module):
 
     def __init__(self, block: Piece) -> None:
         super().__init__()
-        self.block = block
+        self.block: Piece = block
 
     def forward(self, x: Tensor) -> Tensor:
-        axis, rows = _bands(x.shape)
+        axis, rows = row_count(x.shape)
         if not rows:
             return self.block(x)  # type: ignore[no-any-return]
         length = x.shape[axis + 2]
 
         def band(span: Span) -> Tensor:
-            read = _clipped(self.block.sources(span, axis), length)
-            return _part(self.block(_part(x, axis, read)), axis, span, read[0])
+            read = clipped(self.block.sources(span, axis), length)
+            return part(self.block(part(x, axis, read)), axis, span, read[0])
 
         return _assembled(length, axis, rows, band)
 
 
-class _BandedDecoder(Decoder):
+class BandedDecoder(Decoder):
     """A decoder whose nodes are computed in bands; a head is applied to each band of its node."""
 
     def __init__(self, decoder: Decoder, strides: tuple[PerAxis, ...], heads: dict[str, nn.Module]) -> None:
@@ -100,51 +101,43 @@ class _BandedDecoder(Decoder):
         self._strides = strides
         self.heads = nn.ModuleDict(heads)
 
-    def _join(self, node: Node, values: dict[Source, Tensor], seen: dict[str, Tensor] | None) -> Tensor:
+    def rows_of(self, node: Node) -> NodeRows:
+        """Return a node as what gives any of its rows."""
+        strides = {wire.source: self._strides[self.level_of(wire.source)] for wire in node.wires}
         head = self.heads[node.name] if node.name in self.heads else nn.Identity()
+        return NodeRows(node, strides, self._strides[node.level], head)
+
+    def _join(self, node: Node, values: dict[Source, Tensor], seen: dict[str, Tensor] | None) -> Tensor:
         source = values[node.wires[0].source]
         there, here = self._strides[self.level_of(node.wires[0].source)], self._strides[node.level]
         sides = [n * t // h for n, t, h in zip(source.shape[2:], there, here, strict=True)]
-        axis, rows = _bands((len(source), node.channels, *sides))
-        # A gate is steered by what lies at another resolution.
-        if not rows or any(wire.gate is not None for wire in node.wires):
+        axis, rows = row_count((len(source), node.channels, *sides))
+        if not rows or has_gates(node):
+            head = self.heads[node.name] if node.name in self.heads else nn.Identity()
             return head(super()._join(node, values, seen))  # type: ignore[no-any-return]
+        step = self.rows_of(node)
 
         def band(span: Span) -> Tensor:
-            joined = span if node.block is None else _clipped(node.block.sources(span, axis), sides[axis])
-            brought = [self._brought_part(node, wire, values[wire.source], axis, joined) for wire in node.wires]
-            x = torch.cat(brought, dim=1) if node.join == "concatenate" else sum(brought[1:], brought[0])
-            return head(_part(x if node.block is None else node.block(x), axis, span, joined[0]))  # type: ignore[no-any-return]
+            return step.compute(span, axis, sides[axis], lambda name, read: part(values[name], axis, read))
 
         return _assembled(sides[axis], axis, rows, band)
 
-    def _brought_part(self, node: Node, wire: Wire, whole: Tensor, axis: int, wanted: Span) -> Tensor:
-        """Return what a wire brings to some rows of a node, of as few rows of its source as will do."""
-        if wire.path is None:
-            return _part(whole, axis, wanted)
-        there, here = self._strides[self.level_of(wire.source)][axis], self._strides[node.level][axis]
-        first, last = _clipped(wire.path.sources(wanted, axis), whole.shape[axis + 2])
-        down = max(1, here // there)
-        # Whole rows of the node, or a path down would start between them.
-        read = first // down * down, (last // down + 1) * down - 1
-        return _part(wire.path(_part(whole, axis, read)), axis, wanted, read[0] * there // here)
+
+def has_gates(node: Node) -> bool:
+    """Return whether something in a node is steered by what lies at another resolution."""
+    return any(wire.gate is not None for wire in node.wires)
 
 
-def _bands(shape: tuple[int, ...] | torch.Size) -> tuple[int, int]:
-    """Return the axis to cut features of a shape along, and the rows of a band; 0 rows where whole is better."""
+def row_count(shape: tuple[int, ...] | torch.Size, axis: int | None = None) -> tuple[int, int]:
+    """Return the axis to cut features of a shape along, the longest by default, and the rows of a band.
+
+    0 rows where whole is better.
+    """
     sides = shape[2:]
-    axis = max(range(len(sides)), key=lambda a: (sides[a], -a))
+    if axis is None:
+        axis = max(range(len(sides)), key=lambda a: (sides[a], -a))
     rows = max(_LEAST_ROWS, _BAND_VOXELS * sides[axis] // math.prod(sides))
     return axis, rows if shape[0] == 1 and 2 * rows <= sides[axis] else 0
-
-
-def _clipped(span: Span, length: int) -> Span:
-    return max(span[0], 0), min(span[1], length - 1)
-
-
-def _part(x: Tensor, axis: int, span: Span, start: int = 0) -> Tensor:
-    """Return rows of features whose first row is number ``start``."""
-    return x.narrow(axis + 2, span[0] - start, span[1] - span[0] + 1)
 
 
 def _assembled(length: int, axis: int, rows: int, band: Callable[[Span], Tensor]) -> Tensor:
@@ -152,12 +145,12 @@ def _assembled(length: int, axis: int, rows: int, band: Callable[[Span], Tensor]
     whole: Tensor | None = None
     for first in range(0, length, rows):
         span = first, min(first + rows, length) - 1
-        part = band(span)
+        done = band(span)
         if whole is None:
-            shape = list(part.shape)
+            shape = list(done.shape)
             shape[axis + 2] = length
-            layout = torch.channels_last if part.ndim == 4 else torch.channels_last_3d
-            whole = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=layout)
-        _part(whole, axis, span).copy_(part)
+            layout = torch.channels_last if done.ndim == 4 else torch.channels_last_3d
+            whole = torch.empty(shape, dtype=done.dtype, device=done.device, memory_format=layout)
+        part(whole, axis, span).copy_(done)
     assert whole is not None
     return whole

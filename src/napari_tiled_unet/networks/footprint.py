@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,13 +92,35 @@ class Inference(NamedTuple):
 def count_inference(network: Network, shape: tuple[int, ...] | None = None) -> Inference:
     """Return what a run of a network on a tile (by default a small one) does and holds, its input included."""
     on_meta, x = _on_meta(network, shape)
+    held = _held(on_meta, x, lambda network: network(x))
+    voxels = math.prod(x.shape[2:])
+    return Inference(held.most / x.element_size() / voxels, held.multiply_adds / voxels, held.operations)
+
+
+def count_calls(network: Network, shape: tuple[int, ...], run: Callable[[Network, Tensor], Any]) -> Inference:
+    """Return what calls of a network do and hold at the most, in numbers and not per voxel.
+
+    Parameters
+    ----------
+    network : Network
+        It is copied.
+    shape : tuple of int
+        Spatial shape of the tensor without numbers that ``run`` is given.
+    run : callable
+        What is counted, given the copy and the tensor.
+    """
+    on_meta, x = _on_meta(network, shape)
+    held = _held(on_meta, x, lambda network: run(network, x))
+    return Inference(held.most / x.element_size(), held.multiply_adds, held.operations)
+
+
+def _held(on_meta: Network, x: Tensor, run: Callable[[Network], Any]) -> _Held:
     _without_batch_norms(on_meta.eval())
     # Not inference mode, which hides the convolutions inside other calls.
     with _Held() as held, torch.no_grad():
         held.note(x)
-        on_meta(x)
-    voxels = math.prod(x.shape[2:])
-    return Inference(held.most / x.element_size() / voxels, held.multiply_adds / voxels, held.operations)
+        run(on_meta)
+    return held
 
 
 def kept_values_per_voxel(network: Network) -> float:

@@ -1,0 +1,213 @@
+"""A network that is given an image in strips and computes every row once.
+
+Tiles overlap, and what lies in their overlaps is computed again by each. A strip continues the one
+before: every level of the network keeps the last of its rows, as many as what is made of them still
+looks back to, and goes on as far as its sources have got. Rows of the maps are given as soon as all
+that they depend on is there::
+
+    image     ----------------->|          given so far
+    level 0   --------------->|
+    level 1   ------------->|              each lags behind what it is made of
+    node 0    ------>|                     so far the maps are certain
+             kept:   [ rows ]              none is computed twice, none is left out
+
+The numbers are those of the whole image, in memory that grows with a row and not with the image.
+(Fused-layer evaluation, as M. Alwani et al., "Fused-Layer CNN Accelerators", MICRO 2016, did for the
+layers of a classifier, with skips as sources that are kept for longer.)
+"""
+
+from __future__ import annotations
+
+import bisect
+import copy
+import math
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from napari_tiled_unet.backends.bands import BandedDecoder, compute_in_bands, has_gates, row_count
+from napari_tiled_unet.backends.rows import IMAGE, LevelRows, Step, part
+from napari_tiled_unet.networks.blocks import Span
+from napari_tiled_unet.networks.encoders import BlockEncoder
+from napari_tiled_unet.networks.footprint import count_calls, held_bytes
+from napari_tiled_unet.networks.wiring import Source
+from napari_tiled_unet.networks.zoo import Network
+
+# So many strips show what any number of them holds and does.
+_COUNTED_STRIPS = 4
+
+
+def can_stream(network: Network) -> bool:
+    """Return whether a network's maps are made of rows: blocks all the way, no gate, nothing that sees the whole."""
+    decoder = network.decoder
+    nodes = decoder.needed(decoder.outputs[:1])
+    return network.exact_tiling and isinstance(network.encoder, BlockEncoder) and not any(map(has_gates, nodes))
+
+
+def stream_costs(
+    network: Network, dtype: torch.dtype, sides: tuple[int, ...], axis: int, rows: int
+) -> tuple[float, float]:
+    """Return what strips take: bytes, and multiply-adds per voxel of the image.
+
+    Parameters
+    ----------
+    network : Network
+        Not changed.
+    dtype : torch.dtype
+        Of the features.
+    sides : tuple of int
+        Of the image, or of a column of it; multiples of the stride.
+    axis : int
+        That strips follow each other along.
+    rows : int
+        Of a strip.
+    """
+    streamed = copy.deepcopy(network)
+    compute_in_bands(streamed)
+    ahead = math.ceil(network.receptive_field[axis] / network.stride[axis]) * network.stride[axis]
+    strips = [min(rows + ahead, sides[axis])]
+    while sum(strips) < sides[axis] and len(strips) < _COUNTED_STRIPS:
+        strips.append(min(rows, sides[axis] - sum(strips)))
+
+    def run(on_meta: Network, x: Tensor) -> None:
+        stream = Stream(on_meta, axis, sides[axis])
+        given = 0
+        for length in strips:
+            given += length
+            stop = sides[axis] if given == sides[axis] else given - ahead
+            stream.push(part(x, axis, (0, length - 1)).clone(), stop)
+
+    widest = tuple(strips[0] if a == axis else side for a, side in enumerate(sides))
+    counted = count_calls(streamed, widest, run)
+    # What the last strips still lack is of the next ones.
+    voxels = math.prod(sides) // sides[axis] * sum(strips)
+    return held_bytes(counted.peak_values, dtype), counted.multiply_adds / voxels
+
+
+class Stream:
+    """A network in the middle of an image.
+
+    Parameters
+    ----------
+    network : Network
+        That computes in bands (:func:`~napari_tiled_unet.backends.bands.compute_in_bands`).
+    axis : int
+        Spatial axis that strips follow each other along.
+    length : int
+        Rows of the whole image along it, a multiple of the stride.
+    """
+
+    def __init__(self, network: Network, axis: int, length: int) -> None:
+        self._axis, self._length = axis, length
+        self._steps = _steps_of(network)
+        self._kept = {source: _Kept(axis) for source in (IMAGE, *(step.name for step in self._steps))}
+
+    def push(self, strip: Tensor, stop: int) -> Tensor:
+        """Take the next rows of the image and return the next rows of the answer, up to row ``stop``.
+
+        Parameters
+        ----------
+        strip : torch.Tensor
+            ``(1, c, *sides)``.
+        stop : int
+            At least the receptive field before the end of what was given so far, unless that is all.
+        """
+        self._kept[IMAGE].append(strip)
+        answer = self._steps[-1]
+        for step in self._steps:
+            kept, length = self._kept[step.name], self._length_of(step)
+            most = min(stop, length) if step is answer else length
+            for span in _even(kept.stop, self._reachable(step, most), self._band(step, strip)):
+                kept.append(step.compute(span, self._axis, length, self._rows))
+        self._let_go()
+        return self._kept[answer.name].take()
+
+    def _rows(self, source: Source, span: Span) -> Tensor:
+        return self._kept[source].rows(span)
+
+    def _length_of(self, step: Step) -> int:
+        return self._length // step.stride[self._axis]
+
+    def _reachable(self, step: Step, most: int) -> int:
+        """Return the row up to which a step can be computed from what its sources have by now."""
+        length, first = self._length_of(step), self._kept[step.name].stop
+
+        def lacks(row: int) -> bool:
+            needs = step.reads((row, row), self._axis, length)
+            return any(last >= self._kept[source].stop for source, (_, last) in needs.items())
+
+        return first + bisect.bisect_left(range(first, most), True, key=lacks)
+
+    def _band(self, step: Step, strip: Tensor) -> int:
+        """Return the rows of a step that are computed at once."""
+        sides = [n // s for n, s in zip(strip.shape[2:], step.stride, strict=True)]
+        sides[self._axis] = self._length_of(step)
+        return row_count((1, 1, *sides), self._axis)[1] or self._length_of(step)
+
+    def _let_go(self) -> None:
+        """Drop the rows that no step looks back to."""
+        needed: dict[Source, int] = {}
+        for step in self._steps:
+            length, row = self._length_of(step), self._kept[step.name].stop
+            if row < length:
+                for source, (first, _) in step.reads((row, row), self._axis, length).items():
+                    needed[source] = min(first, needed.get(source, first))
+        for source, kept in self._kept.items():
+            if source != self._steps[-1].name:
+                kept.drop(needed.get(source, kept.stop))
+
+
+class _Kept:
+    """The rows of a source that are still looked back to, in the pieces in which they came."""
+
+    def __init__(self, axis: int) -> None:
+        self._axis = axis
+        self._pieces: deque[tuple[int, Tensor]] = deque()
+        self.stop = 0
+
+    def append(self, piece: Tensor) -> None:
+        """Take the next rows."""
+        self._pieces.append((self.stop, piece))
+        self.stop += piece.shape[self._axis + 2]
+
+    def rows(self, span: Span) -> Tensor:
+        """Return some rows; they are copied only where they came in several pieces."""
+        found = []
+        for start, piece in self._pieces:
+            first, last = max(span[0], start), min(span[1], start + piece.shape[self._axis + 2] - 1)
+            if first <= last:
+                found.append(part(piece, self._axis, (first, last), start))
+        return found[0] if len(found) == 1 else torch.cat(found, dim=self._axis + 2)
+
+    def drop(self, first: int) -> None:
+        """Let go of all pieces that end before a row."""
+        while self._pieces and self._pieces[0][0] + self._pieces[0][1].shape[self._axis + 2] <= first:
+            self._pieces.popleft()
+
+    def take(self) -> Tensor:
+        """Return all rows that are kept, and keep none."""
+        pieces = [piece for _, piece in self._pieces]
+        self._pieces.clear()
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=self._axis + 2)
+
+
+def _steps_of(network: Network) -> list[Step]:
+    """Return the levels of the encoder and the nodes that the answer is made of, in their order."""
+    encoder, decoder = network.encoder, network.decoder
+    assert isinstance(encoder, BlockEncoder)
+    assert isinstance(decoder, BandedDecoder)
+    nodes = list(decoder.needed(decoder.outputs[:1]))
+    strides = encoder.strides
+    levels: list[Step] = [
+        LevelRows(level, getattr(block, "block", block), encoder.downs[level - 1] if level else None, strides)  # type: ignore[arg-type]
+        for level, block in enumerate(encoder.blocks)
+    ]
+    return [*levels, *map(decoder.rows_of, nodes)]
+
+
+def _even(start: int, stop: int, most: int) -> list[Span]:
+    """Return rows from ``start`` up to ``stop`` in equal parts of about ``most`` rows at most."""
+    parts = max(1, math.ceil((stop - start) / most))
+    cuts = [start + (stop - start) * i // parts for i in range(parts + 1)]
+    return [(first, last - 1) for first, last in zip(cuts, cuts[1:], strict=False) if first < last]
