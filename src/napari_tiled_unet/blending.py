@@ -102,7 +102,7 @@ class Blend:
         ----------
         tile : Tile
             A tile of the plan that was not added before; the order is free.
-        maps : array, ``(channels, *plan.tile)``
+        maps : array, ``(channels, *plan.output_shape(tile))``
             The output for ``tile.read``; not kept.
 
         Raises
@@ -113,7 +113,7 @@ class Blend:
             If the tile was added before or is not of the plan.
         """
         maps = np.asarray(maps)
-        expected = (self._channels, *self._plan.tile)
+        expected = (self._channels, *self._plan.output_shape(tile))
         if maps.shape != expected:
             raise ModelError(
                 f"the network gave maps of shape {maps.shape} for tile {tile.index}, {expected} is needed; "

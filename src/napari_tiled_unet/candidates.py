@@ -168,7 +168,7 @@ def consider(
         If no shape fits.
     """
     padded = tuple(math.ceil(n / s) * s for n, s in zip(shape, stride, strict=True))
-    axes = [_axis_sides(p, o, s) for p, o, s in zip(padded, overlap, stride, strict=True)]
+    axes = [axis_sides(p, o, s) for p, o, s in zip(padded, overlap, stride, strict=True)]
     # Every combination of the sides of the axes, one per row.
     sides = np.array(list(itertools.product(*([side for side, _ in axis] for axis in axes))), np.int64)
     counts = np.array(list(itertools.product(*([n for _, n in axis] for axis in axes))), np.int64)
@@ -229,7 +229,7 @@ def _chosen_row(
     return int(chosen[np.lexsort((cost[chosen], voxels[chosen]))[0]])
 
 
-def _axis_sides(padded: int, overlap: int, stride: int) -> list[tuple[int, int]]:
+def axis_sides(padded: int, overlap: int, stride: int) -> list[tuple[int, int]]:
     """Return sides of tiles along one axis, each with the number of tiles, from the whole axis down."""
     length, both = padded // stride, math.ceil(2 * overlap / stride)
     found = [(padded, 1)]

@@ -19,7 +19,7 @@ from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Notice, Planned, TileDone
 from napari_tiled_unet.flips import views_of
 from napari_tiled_unet.normalise import Normalisation, Statistics, measure
-from napari_tiled_unet.planning import Choice, choose_soon, choose_tiles
+from napari_tiled_unet.planning import Choice, choose_soon, choose_tiles, take_strips
 from napari_tiled_unet.predict import Empty, Manner, SmallerBatches, TileShortageError, iter_predict
 from napari_tiled_unet.runtime import free_memory
 from napari_tiled_unet.seams import SeamError, certify
@@ -287,7 +287,26 @@ def first_choice(
         )
 
     choice = choose(costs)
-    return choose_soon(choice, found.voxel_work, dtype.itemsize, choose) if live else choice
+    if live:
+        return choose_soon(choice, found.voxel_work, dtype.itemsize, choose)
+    free = options.tile == "auto" and isinstance(options.overlap, str) and options.blend == "crop"
+    if large is None or not free or views > 1 or (model.spec.empty_below is not None and options.overlap != "exact"):
+        return choice
+    return _in_strips(choice, network, dtype, found.voxel_work)
+
+
+def _in_strips(choice: Choice, network: Network, dtype: torch.dtype, voxel_work: float) -> Choice:
+    """Return strips instead of tiles, where the network can be given them and they are worth it."""
+    from napari_tiled_unet.backends.streaming import can_stream, stream_costs
+
+    if not can_stream(network):
+        return choice
+
+    def count(sides: tuple[int, ...], axis: int, rows: int) -> tuple[float, float]:
+        size, work = stream_costs(network, dtype, sides, axis, rows)
+        return size, work / voxel_work
+
+    return take_strips(choice, network, count)
 
 
 def _large(network: Network, dtype: torch.dtype) -> Large | None:

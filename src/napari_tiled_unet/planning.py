@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_tiled_unet.candidates import Candidate, Costs, asked_for, batch_of, consider
 from napari_tiled_unet.errors import MemoryBudgetError, OptionsError, TiledUnetError
+from napari_tiled_unet.strips import Count, StripPlan, choose_strips
 from napari_tiled_unet.tiling import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
@@ -54,10 +55,13 @@ class Choice:
     def explain(self) -> list[str]:
         """Return the choice in lines for people."""
         plan, costs = self.plan, self.costs
+        what = "tiles"
+        if isinstance(plan, StripPlan):
+            what = f"strips along axis {plan.axis} in {plan.n_columns} columns, the first"
         lines = [
             f"frame {_by(plan.shape)}, padded to the stride {_by(plan.padded)}; overlap {_by(plan.overlap)}: "
             f"{self.overlap_from}",
-            f"{len(plan)} tiles of {_by(plan.tile)} in batches of {self.batch}; "
+            f"{len(plan)} {what} of {_by(plan.tile)} in batches of {self.batch}; "
             f"{costs.budget / _GIB:.2f} GiB may be used, {costs.comfort / _GIB:.2f} GiB where there is a choice, "
             f"{self._voxel_bytes:.0f} bytes per voxel",
             *self._views_line(),
@@ -74,8 +78,7 @@ class Choice:
 
     @property
     def _voxel_bytes(self) -> float:
-        voxels = float(math.prod(self.plan.tile))
-        return self.costs.bytes(voxels) / voxels
+        return self.considered[0].bytes / math.prod(self.plan.tile)
 
     def _views_line(self) -> list[str]:
         views = self.costs.views
@@ -183,6 +186,31 @@ def choose_soon(choice: Choice, voxel_work: float, itemsize: int, choose: Callab
     worth = sooner.considered[0].cost <= _WORTH_SOON * choice.considered[0].cost
     smaller = math.prod(sooner.plan.tile) < math.prod(choice.plan.tile)
     return sooner if worth and smaller and sooner.plan.overlap == choice.plan.overlap else choice
+
+
+def take_strips(choice: Choice, network: Network, count: Count) -> Choice:
+    """Return strips instead of the tiles chosen, if they cost no more; whatever they see, they see as much.
+
+    Parameters
+    ----------
+    choice : Choice
+        The best tiles.
+    network : Network
+        Gives stride and receptive field.
+    count : callable
+        Tells what strips take.
+    """
+    plan = choice.plan
+    if len(plan) == 1:
+        return choice
+    found = choose_strips(plan.shape, plan.overlap, network.receptive_field, network.stride, choice.costs, count)
+    if found is None or found[1].cost > choice.considered[0].cost:
+        return choice
+    strips, told = found
+    why, caution = "the receptive field, kept from strip to strip", None
+    if strips.n_columns > 1:
+        why, caution = f"{why}; between columns {choice.overlap_from}", choice.caution
+    return Choice(strips, 1, caution, why, choice.costs, (told, *choice.considered))
 
 
 _Planned = Callable[[tuple[int, ...]], tuple[TilePlan, tuple[Candidate, ...]]]

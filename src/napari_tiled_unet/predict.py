@@ -6,7 +6,8 @@ next and blends the last::
     helper     read 0  read 1          blend 0  read 2     blend 1  read 3    ...
     caller             compute 0 ----  compute 1 --------  compute 2 -------  ...
 
-One batch is ahead and one behind, never more; the two input buffers take turns.
+One batch is ahead and one behind, never more; the two input buffers take turns. Strips
+(:mod:`~napari_tiled_unet.strips`) go the same way, one at a time and in their order.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from napari_tiled_unet.blending import Blend
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Notice, TileDone
 from napari_tiled_unet.shortage import is_shortage
+from napari_tiled_unet.strips import StripPlan
 from napari_tiled_unet.tiling import Tile, TilePlan, read_tile
 
 if TYPE_CHECKING:
+    from napari_tiled_unet.backends.interface import Stream
     from napari_tiled_unet.focus import Focus
     from napari_tiled_unet.normalise import Statistics
     from napari_tiled_unet.options import BlendMode
@@ -181,10 +184,12 @@ class _Work:
     ) -> None:
         self.frame, self.statistics, self.runner, self.plan, self.manner = frame, statistics, runner, plan, manner
         self.waiting = {tile.index: tile for tile in plan}
-        self.batch = max(1, min(manner.batch, len(plan)))
+        self.strips = plan if isinstance(plan, StripPlan) else None
+        self.batch = 1 if self.strips else max(1, min(manner.batch, len(plan)))
         self.reading: Future[_Batch] | None = None
         self._buffers: list[npt.NDArray[np.float32]] = []
         self._turn = 0
+        self._stream: Stream | None = None
 
     def next_batch(self, helper: ThreadPoolExecutor) -> _Batch:
         """Return the batch that was read ahead, and have the next one read."""
@@ -200,7 +205,8 @@ class _Work:
         return helper.submit(self._read, tiles, self._turn)
 
     def _next_tile(self) -> Tile:
-        tiles, focus = self.waiting.values(), self.manner.focus
+        # A strip continues the one before, wherever somebody looks.
+        tiles, focus = self.waiting.values(), None if self.strips else self.manner.focus
         scale = self.manner.scale or (1.0,) * len(self.plan.shape)
         tile = next(iter(tiles)) if focus is None else focus.nearest_tile(tiles, scale)
         return self.waiting.pop(tile.index)
@@ -209,11 +215,13 @@ class _Work:
         """Read and normalise tiles; runs in the helper."""
         while len(self._buffers) <= turn:
             self._buffers.append(np.empty((self.batch, len(self.frame), *self.plan.tile), np.float32))
-        voxels = self._buffers[turn][: len(tiles)]
+        # Strips but for the first are shorter.
+        sides = (slice(read.stop - read.start) for read in tiles[0].read)
+        voxels = self._buffers[turn][(slice(len(tiles)), slice(None), *sides)]
         computed = []
         for place, tile in enumerate(tiles):
             self.statistics.apply(read_tile(self.frame, tile, self.plan), out=voxels[place])
-            if self.manner.empty is None or voxels[place].max() >= self.manner.empty.below:
+            if self.strips or self.manner.empty is None or voxels[place].max() >= self.manner.empty.below:
                 computed.append(place)
         return _Batch(tiles, voxels, computed)
 
@@ -221,7 +229,7 @@ class _Work:
         """Return the maps of a batch, ``(n, k, *tile)``; None if it was put back, to come in smaller ones."""
         given = batch.voxels if len(batch.computed) == len(batch.tiles) else batch.voxels[batch.computed]
         try:
-            maps = self.runner.run(given) if batch.computed else None
+            maps = self._maps(batch, given) if batch.computed else None
         except Exception as error:
             if not is_shortage(error):
                 raise
@@ -233,6 +241,17 @@ class _Work:
             self._put_back(batch)
             return None
         return maps if given is batch.voxels and maps is not None else self._with_empty(batch, maps)
+
+    def _maps(self, batch: _Batch, given: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if self.strips is None:
+            return self.runner.run(given)
+        axis = self.strips.axis
+        (tile,) = batch.tiles
+        if tile.read[axis].start == 0:
+            self._stream = None
+            self._stream = self.runner.stream(given, axis, self.plan.padded[axis])
+        assert self._stream is not None
+        return self._stream.push(given, tile.write[axis].stop)
 
     def _with_empty(self, batch: _Batch, maps: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
         empty = self.manner.empty

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.flips import Flips
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from napari_tiled_unet.backends.interface import Backend
+    from napari_tiled_unet.backends.interface import Backend, Stream
     from napari_tiled_unet.events import Notice
     from napari_tiled_unet.networks.zoo import Network
     from napari_tiled_unet.options import BackendName, Precision, SegmentOptions
@@ -242,6 +242,35 @@ class Runner:
         MemoryBudgetError
             If the device runs out of memory.
         """
+        network = self._settled(tiles).run
+        return network(tiles) if self._flips is None else self._flips.run(network, tiles)
+
+    def stream(self, tiles: npt.NDArray[np.float32], axis: int, length: int) -> Stream:
+        """Return the network at the start of a column of strips.
+
+        Parameters
+        ----------
+        tiles : numpy.ndarray
+            The first strip, ``(1, c, *spatial)``, by which the backend is settled as by a first tile.
+        axis, length : int
+            Axis along which strips follow each other, and all rows along it.
+
+        Raises
+        ------
+        TiledUnetError
+            Under flips, or by a backend that takes whole tiles only.
+        """
+        from napari_tiled_unet.backends.interface import Streaming
+
+        backend = self._settled(tiles)
+        if self._flips is not None or not isinstance(backend, Streaming):
+            raise TiledUnetError(
+                f"strips cannot be computed by backend {backend.name!r} with flips={self._flips is not None}; "
+                "plan tiles, or use backend='torch' without flips"
+            )
+        return backend.stream(axis, length)
+
+    def _settled(self, tiles: npt.NDArray[np.float32]) -> Backend:
         if not self._held:
             from napari_tiled_unet.backends.choice import choose_backend
 
@@ -250,8 +279,7 @@ class Runner:
             )
             self._notices.extend(notices)
             self._take(backend)
-        network = self._held[0].run
-        return network(tiles) if self._flips is None else self._flips.run(network, tiles)
+        return self._held[0]
 
     def give_back_memory(self) -> None:
         """Give freed memory that is kept for later tiles back, because memory is short now."""

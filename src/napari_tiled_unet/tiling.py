@@ -117,6 +117,10 @@ class TilePlan:
         """Voxels that the network computes, overlap and padding included."""
         return len(self.tiles) * math.prod(self.tile)
 
+    def output_shape(self, tile: Tile) -> tuple[int, ...]:  # noqa: ARG002 - all tiles of this plan are alike
+        """Return the spatial shape of what the network gives for a tile."""
+        return self.tile
+
     @property
     def work_ratio(self) -> float:
         """Voxels computed per voxel of the frame; 1.0 is no waste."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from napari_tiled_unet.backends.rows import NodeRows, clipped, part
+from napari_tiled_unet.backends.rows import NodeRows, Step, block_rows, clipped, part, unit_steps, units_of
 from napari_tiled_unet.networks.blocks import Piece, Span
 from napari_tiled_unet.networks.encoders import BlockEncoder
 from napari_tiled_unet.networks.footprint import count_inference, held_bytes
@@ -88,7 +88,7 @@ class _BandedBlock(nn.Module):
 
         def band(span: Span) -> Tensor:
             read = clipped(self.block.sources(span, axis), length)
-            return part(self.block(part(x, axis, read)), axis, span, read[0])
+            return block_rows(self.block, part(x, axis, read), span, axis, length)
 
         return _assembled(length, axis, rows, band)
 
@@ -101,11 +101,17 @@ class BandedDecoder(Decoder):
         self._strides = strides
         self.heads = nn.ModuleDict(heads)
 
-    def rows_of(self, node: Node) -> NodeRows:
-        """Return a node as what gives any of its rows."""
+    def rows_of(self, node: Node, *, split: bool = False) -> list[Step]:
+        """Return a node as what gives any of its rows: at once, or ``split`` into the units of its block."""
+        stride = self._strides[node.level]
         strides = {wire.source: self._strides[self.level_of(wire.source)] for wire in node.wires}
-        head = self.heads[node.name] if node.name in self.heads else nn.Identity()
-        return NodeRows(node, strides, self._strides[node.level], head)
+        head = dict(self.heads.items()).get(node.name)
+        units = units_of(node.block) if split and node.block is not None else [node.block]
+        if len(units) == 1:
+            return [NodeRows(node.name, node, strides, stride, units[0], head)]
+        names = [f"{node.name} unit {i}" for i in range(len(units) - 1)]
+        first = NodeRows(names[0], node, strides, stride, units[0])
+        return [first, *unit_steps(node.name, names, units[1:], stride, head)]
 
     def _join(self, node: Node, values: dict[Source, Tensor], seen: dict[str, Tensor] | None) -> Tensor:
         source = values[node.wires[0].source]
@@ -115,7 +121,7 @@ class BandedDecoder(Decoder):
         if not rows or has_gates(node):
             head = self.heads[node.name] if node.name in self.heads else nn.Identity()
             return head(super()._join(node, values, seen))  # type: ignore[no-any-return]
-        step = self.rows_of(node)
+        (step,) = self.rows_of(node)
 
         def band(span: Span) -> Tensor:
             return step.compute(span, axis, sides[axis], lambda name, read: part(values[name], axis, read))

@@ -90,15 +90,19 @@ class FusedConv(_Packed):
 
     def __init__(self, conv: Any, activation: str = "none", numbers: list[float] | None = None, form: str = "") -> None:
         super().__init__(conv)
-        self._geometry = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+        # Not among the rest: where rows beside a band are there, it is computed without.
+        self.padding = tuple(conv.padding)
+        self._geometry = (list(conv.stride), list(conv.dilation), conv.groups)
         self._activation = (activation, numbers or [], form)
 
     def _pack(self, size: list[int]) -> None:
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._geometry, size)
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(
+            self.weight, list(self.padding), *self._geometry, size
+        )
 
     def _convolve(self, x: Tensor) -> Tensor:
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self.weight, self.bias, *self._geometry, *self._activation
+            x, self.weight, self.bias, list(self.padding), *self._geometry, *self._activation
         )
         return result
 

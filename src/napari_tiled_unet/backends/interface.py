@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,23 @@ class Backend(Protocol):
 
     def run(self, tiles: Tiles) -> Tiles:
         """Return the maps, ``(n, k, *spatial)``, of tiles ``(n, c, *spatial)``."""
+        ...
+
+
+class Stream(Protocol):
+    """A network in the middle of a column of strips."""
+
+    def push(self, strip: Tiles, stop: int) -> Tiles:
+        """Return the next maps, ``(1, k, *spatial)`` up to row ``stop``, given the next strip, ``(1, c, *spatial)``."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """What a backend is that takes strips too."""
+
+    def stream(self, axis: int, length: int) -> Stream:
+        """Return the network at the start of ``length`` rows along an axis."""
         ...
 
 

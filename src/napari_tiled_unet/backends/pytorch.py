@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,7 +13,9 @@ import torch
 from napari_tiled_unet.backends.bands import compute_in_bands
 from napari_tiled_unet.backends.fusing import can_fuse, fold_norms, fuse_convolutions
 from napari_tiled_unet.backends.interface import Prepared, Tiles
+from napari_tiled_unet.backends.streaming import Stream
 from napari_tiled_unet.errors import MemoryBudgetError
+from napari_tiled_unet.networks.zoo import Network
 
 
 class TorchBackend:
@@ -40,7 +42,7 @@ class TorchBackend:
         if self._device.type == "cpu" and can_fuse(ndim, self._dtype):
             fuse_convolutions(self._network)
 
-    def _copy(self) -> torch.nn.Module:
+    def _copy(self) -> Network:
         network = copy.deepcopy(self._prepared.network).eval().requires_grad_(False)
         fold_norms(network)
         if self._device.type == "cpu":
@@ -56,10 +58,17 @@ class TorchBackend:
         MemoryBudgetError
             If the device runs out of memory.
         """
+        return self._maps(tiles, self._network)
+
+    def stream(self, axis: int, length: int) -> TorchStream:
+        """Return the network at the start of ``length`` rows along an axis."""
+        return TorchStream(self._maps, Stream(self._network, axis, length))
+
+    def _maps(self, tiles: Tiles, network: Callable[[torch.Tensor], torch.Tensor]) -> Tiles:
         with torch.inference_mode(), self._library():
             try:
                 x = torch.from_numpy(tiles).to(device=self._device, dtype=self._dtype)
-                maps = self._activate(self._network(x.contiguous(memory_format=self._layout)).float())
+                maps = self._activate(network(x.contiguous(memory_format=self._layout)).float())
                 return np.ascontiguousarray(maps.cpu().numpy())
             except (torch.OutOfMemoryError, MemoryError) as error:
                 raise MemoryBudgetError(
@@ -82,3 +91,20 @@ class TorchBackend:
             warnings.simplefilter("ignore")
             with torch.backends.mkldnn.flags(enabled=False, allow_tf32=False):
                 yield
+
+
+class TorchStream:
+    """A network in the middle of a column of strips; its rows are kept between them."""
+
+    def __init__(self, maps: Callable[[Tiles, Callable[[torch.Tensor], torch.Tensor]], Tiles], stream: Stream) -> None:
+        self._maps, self._stream = maps, stream
+
+    def push(self, strip: Tiles, stop: int) -> Tiles:
+        """Return the next maps up to row ``stop``, given the next strip.
+
+        Raises
+        ------
+        MemoryBudgetError
+            If memory runs out; the stream is at its end then.
+        """
+        return self._maps(strip, lambda x: self._stream.push(x, stop))

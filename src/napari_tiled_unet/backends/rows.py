@@ -1,6 +1,6 @@
 """Any rows of a network's features, from rows of those that they are made of.
 
-A step is an encoder's level or a decoder's node. It says which rows of its sources some rows of it
+A step is an encoder's level, a decoder's node, or a unit of one. It says which rows of its sources some rows of it
 depend on, and computes these from those, so that nothing has to be whole: bands
 (:mod:`~napari_tiled_unet.backends.bands`) take the rows from a tile, strips
 (:mod:`~napari_tiled_unet.backends.streaming`) from what an image has given so far.
@@ -8,15 +8,16 @@ depend on, and computes these from those, so that nothing has to be whole: bands
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from napari_tiled_unet.networks.blocks import Piece, Span
+from napari_tiled_unet.networks.blocks import ConvUnit, Piece, PlainBlock, Span
 from napari_tiled_unet.networks.spec import PerAxis
-from napari_tiled_unet.networks.wiring import Node, Source, Wire
+from napari_tiled_unet.networks.wiring import Node, Source
 
 IMAGE: Source = "image"
 """What the finest level is made of."""
@@ -31,7 +32,7 @@ class Step(Protocol):
     Attributes
     ----------
     name : int or str
-        A level of the encoder, or a node.
+        A level of the encoder, a node, or a part of one.
     stride : tuple of int
         Of its features against the image.
     """
@@ -56,6 +57,42 @@ def clipped(span: Span, length: int) -> Span:
 def part(x: Tensor, axis: int, span: Span, start: int = 0) -> Tensor:
     """Return rows of features whose first row is number ``start``."""
     return x.narrow(axis + 2, span[0] - start, span[1] - span[0] + 1)
+
+
+def block_rows(block: Piece, x: Tensor, span: Span, axis: int, length: int) -> Tensor:
+    """Return what a block makes of rows: ``x`` are those that the rows in ``span`` of ``length`` depend on.
+
+    A convolution is not padded where the rows beside it are there, so that nothing is computed that is cut off.
+    """
+    units = units_of(block)
+    needs = [span]
+    for unit in reversed(units):
+        needs.append(clipped(unit.sources(needs[-1], axis), length))
+    start = needs.pop()[0]
+    for unit, wanted in zip(units, reversed(needs), strict=True):
+        there = unit.sources(wanted, axis)
+        if isinstance(unit, ConvUnit) and there == clipped(there, length):
+            with _unpadded(unit.conv, axis):
+                x = unit(x)
+        else:
+            x = part(unit(x), axis, wanted, start)
+        start = wanted[0]
+    return x
+
+
+def units_of(block: Piece) -> list[Piece]:
+    """Return what is applied one after the other."""
+    return list(block.units) if isinstance(block, PlainBlock) else [block]  # type: ignore[arg-type]
+
+
+@contextmanager
+def _unpadded(conv: Any, axis: int) -> Iterator[None]:
+    padding = tuple(conv.padding)
+    conv.padding = tuple(0 if a == axis else p for a, p in enumerate(padding))
+    try:
+        yield
+    finally:
+        conv.padding = padding
 
 
 class PathRows:
@@ -89,17 +126,29 @@ class PathRows:
         return part(self.path(x), axis, wanted, read[0] * self.there[axis] // self.here[axis])
 
 
-class LevelRows:
-    """A level of an encoder of blocks: the way down from the finer level, and the block."""
+class BlockRows:
+    """A block, or one of its units, and what leads to it.
 
-    def __init__(self, level: int, block: Piece, down: Piece | None, strides: tuple[PerAxis, ...]) -> None:
-        self.name: Source = level
-        self.stride = strides[level]
-        self._block, self._source = block, IMAGE if down is None else level - 1
-        self._path = PathRows(down, strides[max(0, level - 1)], self.stride)
+    Parameters
+    ----------
+    name, source : int or str
+        Of it, and what it is made of.
+    block : Piece
+        Applied at the end.
+    path : PathRows
+        From the source.
+    head : torch.nn.Module, optional
+        Applied to what comes out.
+    """
+
+    def __init__(
+        self, name: Source, source: Source, block: Piece, path: PathRows, head: nn.Module | None = None
+    ) -> None:
+        self.name, self.stride = name, path.here
+        self._source, self._block, self._path, self._head = source, block, path, head
 
     def reads(self, span: Span, axis: int, length: int) -> dict[Source, Span]:
-        """Return the rows of the finer level, or of the image."""
+        """Return the rows of the source."""
         inner = clipped(self._block.sources(span, axis), length)
         return {self._source: self._path.reads(inner, axis, length)}
 
@@ -108,40 +157,82 @@ class LevelRows:
         inner = clipped(self._block.sources(span, axis), length)
         read = self._path.reads(inner, axis, length)
         x = self._path.compute(inner, axis, read, rows(self._source, read))
-        return part(self._block(x), axis, span, inner[0])
+        x = block_rows(self._block, x, span, axis, length)
+        return x if self._head is None else self._head(x)
+
+
+def unit_steps(
+    name: Source,
+    sources: Sequence[Source],
+    units: Sequence[Piece | None],
+    stride: PerAxis,
+    head: nn.Module | None = None,
+) -> list[Step]:
+    """Return units that follow each other as steps: each of one source, the last with the name of the whole."""
+    names = [*sources[1:], name]
+    heads = [*(None for _ in names[1:]), head]
+    straight = PathRows(None, stride, stride)
+    return [
+        BlockRows(its_name, source, unit, straight, its_head)
+        for its_name, source, unit, its_head in zip(names, sources, units, heads, strict=True)
+        if unit is not None
+    ]
 
 
 class NodeRows:
-    """A node of a decoder, without gates, and the head if it has one."""
+    """The wires of a node of a decoder, without gates, joined; then its block, and the head if it has one.
 
-    def __init__(self, node: Node, strides: dict[Source, PerAxis], stride: PerAxis, head: nn.Module) -> None:
-        self.name: Source = node.name
-        self.stride = stride
-        self._node, self._head = node, head
-        self._wires: list[tuple[Wire, PathRows]] = [
-            (wire, PathRows(wire.path, strides[wire.source], stride)) for wire in node.wires
-        ]
+    Parameters
+    ----------
+    name : str
+        Of what it gives.
+    node : Node
+        The node.
+    strides : dict
+        Of the sources of its wires.
+    stride : tuple of int
+        Of the node.
+    block : Piece or None
+        The node's, or the first of its units.
+    head : torch.nn.Module, optional
+        Applied to what comes out.
+    """
+
+    def __init__(
+        self,
+        name: Source,
+        node: Node,
+        strides: dict[Source, PerAxis],
+        stride: PerAxis,
+        block: Piece | None,
+        head: nn.Module | None = None,
+    ) -> None:
+        self.name, self.stride = name, stride
+        self._join, self._block, self._head = node.join, block, head
+        self._wires = [(wire.source, PathRows(wire.path, strides[wire.source], stride)) for wire in node.wires]
 
     def reads(self, span: Span, axis: int, length: int) -> dict[Source, Span]:
         """Return the rows of each source."""
-        joined, needs = self._joined(span, axis, length), {}
-        for wire, path in self._wires:
+        joined = self._joined(span, axis, length)
+        needs: dict[Source, Span] = {}
+        for source, path in self._wires:
             first, last = path.reads(joined, axis, length)
-            known = needs.get(wire.source, (first, last))
-            needs[wire.source] = min(first, known[0]), max(last, known[1])
+            known = needs.get(source, (first, last))
+            needs[source] = min(first, known[0]), max(last, known[1])
         return needs
 
     def compute(self, span: Span, axis: int, length: int, rows: Rows) -> Tensor:
         """Return the features of some rows, or what the head makes of them."""
-        node, joined = self._node, self._joined(span, axis, length)
+        joined = self._joined(span, axis, length)
         brought = []
-        for wire, path in self._wires:
+        for source, path in self._wires:
             read = path.reads(joined, axis, length)
-            brought.append(path.compute(joined, axis, read, rows(wire.source, read)))
-        x = torch.cat(brought, dim=1) if node.join == "concatenate" else sum(brought[1:], brought[0])
+            brought.append(path.compute(joined, axis, read, rows(source, read)))
+        x = torch.cat(brought, dim=1) if self._join == "concatenate" else sum(brought[1:], brought[0])
         del brought
-        return self._head(part(x if node.block is None else node.block(x), axis, span, joined[0]))  # type: ignore[no-any-return]
+        if self._block is not None:
+            x = block_rows(self._block, x, span, axis, length)
+        return x if self._head is None else self._head(x)
 
     def _joined(self, span: Span, axis: int, length: int) -> Span:
-        block = self._node.block
-        return span if block is None else clipped(block.sources(span, axis), length)
+        return span if self._block is None else clipped(self._block.sources(span, axis), length)

@@ -20,20 +20,25 @@ from __future__ import annotations
 
 import bisect
 import copy
+import itertools
 import math
 from collections import deque
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from napari_tiled_unet.backends.bands import BandedDecoder, compute_in_bands, has_gates, row_count
-from napari_tiled_unet.backends.rows import IMAGE, LevelRows, Step, part
+from napari_tiled_unet.backends.rows import IMAGE, BlockRows, PathRows, Step, part, unit_steps, units_of
 from napari_tiled_unet.networks.blocks import Span
 from napari_tiled_unet.networks.encoders import BlockEncoder
-from napari_tiled_unet.networks.footprint import count_calls, held_bytes
+from napari_tiled_unet.networks.footprint import Inference, count_calls, held_bytes
 from napari_tiled_unet.networks.wiring import Source
 from napari_tiled_unet.networks.zoo import Network
 
+# From this stride on a strip is few rows, and what two convolutions after each other look back to would be much
+# of them: there each unit keeps its rows. Finer features are not kept between the units, that would be copies.
+_COARSE = 4
 # So many strips show what any number of them holds and does.
 _COUNTED_STRIPS = 4
 
@@ -66,23 +71,27 @@ def stream_costs(
     streamed = copy.deepcopy(network)
     compute_in_bands(streamed)
     ahead = math.ceil(network.receptive_field[axis] / network.stride[axis]) * network.stride[axis]
-    strips = [min(rows + ahead, sides[axis])]
-    while sum(strips) < sides[axis] and len(strips) < _COUNTED_STRIPS:
-        strips.append(min(rows, sides[axis] - sum(strips)))
+    length = sides[axis]
+    widest = tuple(min(rows + ahead, length) if a == axis else side for a, side in enumerate(sides))
 
-    def run(on_meta: Network, x: Tensor) -> None:
-        stream = Stream(on_meta, axis, sides[axis])
-        given = 0
-        for length in strips:
-            given += length
-            stop = sides[axis] if given == sides[axis] else given - ahead
-            stream.push(part(x, axis, (0, length - 1)).clone(), stop)
+    def counted(strips: int) -> Inference:
+        def run(on_meta: Network, x: Tensor) -> None:
+            stream, given = Stream(on_meta, axis, length), 0
+            for strip in range(strips):
+                more = min(rows + (0 if strip else ahead), length - given)
+                given += more
+                stream.push(part(x, axis, (0, more - 1)).clone(), length if given == length else given - ahead)
 
-    widest = tuple(strips[0] if a == axis else side for a, side in enumerate(sides))
-    counted = count_calls(streamed, widest, run)
-    # What the last strips still lack is of the next ones.
-    voxels = math.prod(sides) // sides[axis] * sum(strips)
-    return held_bytes(counted.peak_values, dtype), counted.multiply_adds / voxels
+        return count_calls(streamed, widest, run)
+
+    row_voxels = math.prod(sides) // length
+    strips = 1 + math.ceil(max(0, length - rows - ahead) / rows)
+    most = counted(min(strips, _COUNTED_STRIPS))
+    size = held_bytes(most.peak_values, dtype)
+    if strips <= _COUNTED_STRIPS:
+        return size, most.multiply_adds / (row_voxels * length)
+    # All but the first and the last do the same work, and those two together as much as their rows.
+    return size, (most.multiply_adds - counted(_COUNTED_STRIPS - 1).multiply_adds) / (row_voxels * rows)
 
 
 class Stream:
@@ -100,7 +109,7 @@ class Stream:
 
     def __init__(self, network: Network, axis: int, length: int) -> None:
         self._axis, self._length = axis, length
-        self._steps = _steps_of(network)
+        self._steps = _steps_of(network, axis)
         self._kept = {source: _Kept(axis) for source in (IMAGE, *(step.name for step in self._steps))}
 
     def push(self, strip: Tensor, stop: int) -> Tensor:
@@ -192,22 +201,27 @@ class _Kept:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=self._axis + 2)
 
 
-def _steps_of(network: Network) -> list[Step]:
+def _steps_of(network: Network, axis: int) -> list[Step]:
     """Return the levels of the encoder and the nodes that the answer is made of, in their order."""
     encoder, decoder = network.encoder, network.decoder
     assert isinstance(encoder, BlockEncoder)
     assert isinstance(decoder, BandedDecoder)
-    nodes = list(decoder.needed(decoder.outputs[:1]))
-    strides = encoder.strides
-    levels: list[Step] = [
-        LevelRows(level, getattr(block, "block", block), encoder.downs[level - 1] if level else None, strides)  # type: ignore[arg-type]
-        for level, block in enumerate(encoder.blocks)
-    ]
-    return [*levels, *map(decoder.rows_of, nodes)]
+    strides, steps = encoder.strides, list[Step]()
+    for level, banded in enumerate(encoder.blocks):
+        block: Any = getattr(banded, "block", banded)
+        down: Any = encoder.downs[level - 1] if level else None
+        path = PathRows(down, strides[max(0, level - 1)], strides[level])
+        units = units_of(block) if strides[level][axis] >= _COARSE else [block]
+        names: list[Source] = [f"level {level} unit {i}" for i in range(len(units) - 1)]
+        steps.append(BlockRows([*names, level][0], level - 1 if level else IMAGE, units[0], path))
+        steps += unit_steps(level, names, units[1:], strides[level]) if names else []
+    for node in decoder.needed(decoder.outputs[:1]):
+        steps += decoder.rows_of(node, split=strides[node.level][axis] >= _COARSE)
+    return steps
 
 
 def _even(start: int, stop: int, most: int) -> list[Span]:
     """Return rows from ``start`` up to ``stop`` in equal parts of about ``most`` rows at most."""
     parts = max(1, math.ceil((stop - start) / most))
     cuts = [start + (stop - start) * i // parts for i in range(parts + 1)]
-    return [(first, last - 1) for first, last in zip(cuts, cuts[1:], strict=False) if first < last]
+    return [(first, last - 1) for first, last in itertools.pairwise(cuts) if first < last]

@@ -115,9 +115,10 @@ def count_calls(network: Network, shape: tuple[int, ...], run: Callable[[Network
 
 
 def _held(on_meta: Network, x: Tensor, run: Callable[[Network], Any]) -> _Held:
+    held = _Held()
     _without_batch_norms(on_meta.eval())
     # Not inference mode, which hides the convolutions inside other calls.
-    with _Held() as held, torch.no_grad():
+    with held, torch.no_grad():
         held.note(x)
         run(on_meta)
     return held
