@@ -107,4 +107,5 @@ class TorchStream:
         MemoryBudgetError
             If memory runs out; the stream is at its end then.
         """
-        return self._maps(strip, lambda x: self._stream.push(x, stop))
+        # Its last rows are kept, and the caller may use the memory of a strip for the one after the next.
+        return self._maps(strip, lambda x: self._stream.push(x.clone(), stop))
