@@ -33,6 +33,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.throughput --repeats 2
 	$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.footprint
+	$(BIN)/python -m benchmarks.strips
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.stardist
 	$(BIN)/python -m benchmarks.responsiveness

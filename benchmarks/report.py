@@ -163,6 +163,26 @@ def footprint() -> str:
     return table(["", "planned, bytes per voxel", "taken", "s"], lines) if rows else NOT_MEASURED
 
 
+def strips() -> str:
+    """Return strips beside tiles."""
+    rows = read_rows("strips")
+    lines = [
+        [
+            f"{row['case']}, {row['shape'].replace('x', ' x ')}, {row['precision']}, {row['manner']}",
+            row["overlap"].replace("x", " x "),
+            row["work"],
+            row["seconds"],
+            row["ratio"],
+            row["gib"],
+            row["difference"],
+        ]
+        for row in rows
+    ]
+    head = ["", "overlap", "computed", "s", "x tiles", "GiB", "difference"]
+    note = f"\n\nOn: {rows[0]['processor']}, {rows[0]['threads']} threads." if rows else ""
+    return table(head, lines) + note if rows else NOT_MEASURED
+
+
 def throughput() -> str:
     """Return the bundled model beside its network alone."""
     rows = read_rows("throughput")
@@ -237,6 +257,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "responsiveness": responsiveness,
     "decode": decode,
     "footprint": footprint,
+    "strips": strips,
     "throughput": throughput,
     "acceptance": acceptance,
     "gpu": gpu,

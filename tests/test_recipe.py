@@ -23,6 +23,7 @@ from napari_tiled_unet.recipe import (
     recipe_text,
     write_recipe,
 )
+from napari_tiled_unet.strips import plan_strips
 from napari_tiled_unet.tiling import plan_tiles
 from tests.models import blobs
 
@@ -72,6 +73,11 @@ class TestFile:
 
 
 class TestPinned:
+    def test_strips_are_pinned_by_what_they_saw(self) -> None:
+        plan = plan_strips((400, 64), (400, 64), (30, 30), (16, 16), 0, 32)
+        options = pinned(SegmentOptions(), plan, device="cpu", precision="float32")
+        assert (options.tile, options.overlap) == ("auto", "exact")
+
     def test_an_axis_that_a_tile_spans_needs_no_overlap(self) -> None:
         plan = plan_tiles((50, 200), (64, 96), (12, 12), (16, 16))
         options = pinned(SegmentOptions(), plan, device="cpu", precision="float32")

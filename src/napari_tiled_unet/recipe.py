@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_tiled_unet.errors import FileError, OptionsError
 from napari_tiled_unet.options import SegmentOptions
+from napari_tiled_unet.strips import StripPlan
 
 if TYPE_CHECKING:
     from napari_tiled_unet.tiling import TilePlan
@@ -114,6 +115,9 @@ def pinned(options: SegmentOptions, plan: TilePlan, *, device: str, precision: s
     device, precision : str
         What it ran on, and in which format.
     """
+    if isinstance(plan, StripPlan):
+        # Nothing was missing; tiles of the shape of a strip would be mostly overlap.
+        return options.changed(tile="auto", overlap="exact", device=device, precision=precision)
     axes = range(len(plan.tile))
     # A tile as long as the frame sees all of it; an overlap there would ask for more than the tile has.
     overlap = tuple(0 if plan.tile[a] >= plan.padded[a] else plan.overlap[a] for a in axes)
