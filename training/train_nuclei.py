@@ -51,6 +51,7 @@ from napari_tiled_unet.model import Model, ModelSpec, load_model, read_spec, sav
 from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
 from napari_tiled_unet.normalise import Normalisation, measure
 from napari_tiled_unet.options import SegmentOptions
+from napari_tiled_unet.runtime import choose_precision
 from napari_tiled_unet.targets import Objects
 from training.widening import widen
 
@@ -171,11 +172,17 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
 
 
+def reduced_precision() -> torch.autocast:
+    """Compute in bfloat16 where the processor has it; elsewhere it is emulated, and three times as slow as float32."""
+    dtype = choose_precision("auto", torch.device("cpu"))
+    return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
 @torch.inference_mode()
 def predict(network: Network, image: npt.NDArray[np.float32], target: Objects) -> npt.NDArray[np.float32]:
     """Return the maps of one whole image."""
     x = torch.from_numpy(image)[None].contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    with reduced_precision():
         logits = network(x)
     return target.activate(logits.float())[0].numpy()
 
@@ -304,7 +311,7 @@ def train_step(state: State, batch: list[torch.Tensor], target: Objects, rate: f
     image, maps, weight = batch
     for group in state.optimiser.param_groups:
         group["lr"] = rate
-    with torch.autocast("cpu", torch.bfloat16):
+    with reduced_precision():
         logits = state.network(image.contiguous(memory_format=torch.channels_last))
     loss = target.loss(logits.float(), maps, weight)
     state.optimiser.zero_grad(set_to_none=True)
