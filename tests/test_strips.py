@@ -19,7 +19,7 @@ from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.events import Finished, Notice, Planned, TileDone
 from napari_tiled_unet.flips import Flips
 from napari_tiled_unet.runtime import Runner
-from napari_tiled_unet.strips import StripPlan, plan_strips
+from napari_tiled_unet.strips import StripPlan, choose_strips, plan_strips
 from tests.models import blob_model
 
 AXES = st.integers(0, 1)
@@ -70,7 +70,7 @@ def test_blend_takes_what_strips_give() -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small images be worth strips."""
-    monkeypatch.setattr(strips, "_STRIP_VOXELS", (2**12, 2**10))
+    monkeypatch.setattr(strips, "_STRIP_VOXELS", (2**10, 2**12))
     monkeypatch.setattr(candidates, "_UTMOST_TILE", 2**12)
     monkeypatch.setattr(candidates, "_COMFORT", 6e5)
     # Of a network as small as this calls are all that would count.
@@ -134,3 +134,25 @@ def test_a_backend_of_whole_tiles_refuses_strips() -> None:
     runner = Runner(model.network, activate, cpu, torch.float32, flips=Flips(0))
     with pytest.raises(TiledUnetError, match=r"strips cannot be computed by backend 'torch' with flips=True"):
         runner.stream(np.zeros((1, 1, 16, 16), np.float32), 0, 64)
+
+
+def test_long_rows_are_cut_into_columns_and_few_are_tried() -> None:
+    tried: list[int] = []
+
+    def count(sides: tuple[int, ...], axis: int, rows: int) -> tuple[float, float]:
+        row = math.prod(sides) // sides[axis]
+        tried.append(row)
+        return 2e5 * row + 100.0 * row * rows, 1.02
+
+    found = choose_strips((16000, 16000), (81, 81), (107, 107), (16, 16), candidates.Costs(300.0, 2**33), count)
+    assert found is not None
+    plan, told = found
+    assert plan.n_columns > 1
+    assert told.bytes <= candidates._COMFORT
+    assert plan.overlap == (107, 81)
+    assert len(tried) < 12
+
+
+def test_no_strips_where_none_fit() -> None:
+    tight = candidates.Costs(300.0, 2**20)
+    assert choose_strips((600, 600), (81, 81), (107, 107), (16, 16), tight, lambda *_: (2.0**30, 1.0)) is None

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from napari_tiled_unet.candidates import Candidate, Costs, axis_sides
 from napari_tiled_unet.tiling import Tile, TilePlan, plan_tiles
 
 # Voxels of a strip, the largest that fits is taken: more of them are computed a little faster, and take more memory.
-_STRIP_VOXELS = (2**20, 2**19, 2**18)
+_STRIP_VOXELS = (2**18, 2**19, 2**20)
 
 # Where rows are too long, the next that are tried are at most this part of them.
 _NARROWER = 0.8
@@ -53,7 +53,7 @@ class StripPlan(TilePlan):
 
     @property
     def voxels_computed(self) -> int:
-        """Voxels of the columns; none of them is computed twice."""
+        """Voxels of the columns, each once; what a network repeats between its bands is not among them."""
         sides = list(self.tile)
         sides[self.axis] = self.padded[self.axis]
         return self.n_columns * math.prod(sides)
@@ -142,55 +142,50 @@ def choose_strips(
         Tells what strips take.
     """
     padded = tuple(math.ceil(n / s) * s for n, s in zip(shape, stride, strict=True))
-    # Rows of the first axis lie together in memory; those of others are copied, but may be shorter.
-    for axis in sorted(range(len(padded)), key=lambda a: (a > 0, -padded[a])):
-        found = _strips_along(axis, shape, overlap, reach, stride, costs, count, whole=True)
-        if found is not None:
-            return found
-    longest = max(range(len(padded)), key=lambda a: (padded[a], -a))
-    return _strips_along(longest, shape, overlap, reach, stride, costs, count, whole=False)
-
-
-def _strips_along(
-    axis: int,
-    shape: tuple[int, ...],
-    overlap: tuple[int, ...],
-    reach: tuple[int, ...],
-    stride: tuple[int, ...],
-    costs: Costs,
-    count: Count,
-    *,
-    whole: bool,
-) -> tuple[StripPlan, Candidate] | None:
-    """Return the strips of least work along an axis, of ``whole`` rows only or of columns too."""
-    padded = tuple(math.ceil(n / s) * s for n, s in zip(shape, stride, strict=True))
-    choices = [
-        [(p, 1)] if a == axis or whole else axis_sides(p, o, s)
-        for a, (p, o, s) in enumerate(zip(padded, overlap, stride, strict=True))
-    ]
-    columns = sorted(itertools.product(*choices), key=lambda c: math.prod(side * n for side, n in c))
-    too_large = math.inf
-    for column in columns:
+    too_long = math.inf
+    for axis, column in _columns(padded, overlap, stride):
         sides = tuple(side for side, _ in column)
         row_voxels = math.prod(sides) // sides[axis]
-        if row_voxels >= too_large:
+        if row_voxels >= too_long:
             continue
+        # From the smallest on, so that rows that are too long are counted once.
+        fitting: tuple[int, float, float] | None = None
         for rows in _strip_rows(row_voxels, padded[axis] - reach[axis], stride[axis]):
             size, work = count(sides, axis, rows)
-            if size <= costs.comfort:
-                # Where one column covers an axis nothing is missing, and smaller tiles must not miss it either.
-                wide = tuple(reach[a] if n == 1 else overlap[a] for a, (_, n) in enumerate(column))
-                plan = plan_strips(shape, sides, wide, stride, axis, rows)
-                cost = (plan.voxels_computed * work + len(plan) * costs.call_voxels) / math.prod(shape)
-                ratio = plan.work_ratio * work
-                return plan, Candidate(
-                    plan.tile, len(plan), plan.voxels_computed, ratio, int(size), float(cost), fits=True
-                )
-        too_large = _NARROWER * row_voxels
+            if size > costs.comfort:
+                if fitting is None:
+                    too_long = row_voxels * min(_NARROWER, costs.comfort / size)
+                break
+            fitting = rows, size, work
+        if fitting is not None:
+            rows, size, work = fitting
+            # Where one column covers an axis nothing is missing, and smaller tiles must not miss it either.
+            wide = tuple(reach[a] if n == 1 else overlap[a] for a, (_, n) in enumerate(column))
+            plan = plan_strips(shape, sides, wide, stride, axis, rows)
+            cost = (plan.voxels_computed * work + len(plan) * costs.call_voxels) / math.prod(shape)
+            ratio = plan.work_ratio * work
+            return plan, Candidate(plan.tile, len(plan), plan.voxels_computed, ratio, int(size), float(cost), fits=True)
     return None
 
 
+def _columns(
+    padded: tuple[int, ...], overlap: tuple[int, ...], stride: tuple[int, ...]
+) -> Iterator[tuple[int, tuple[tuple[int, int], ...]]]:
+    """Yield axes, and sides and number of columns across them: whole rows first, then columns by their work."""
+    axes = range(len(padded))
+    # Rows of the first axis lie together in memory; those of others are copied, but may be shorter.
+    for axis in sorted(axes, key=lambda a: (a > 0, -padded[a])):
+        yield axis, tuple((side, 1) for side in padded)
+    longest = max(axes, key=lambda a: (padded[a], -a))
+    choices = [
+        [(p, 1)] if a == longest else axis_sides(p, o, s)
+        for a, (p, o, s) in enumerate(zip(padded, overlap, stride, strict=True))
+    ]
+    for column in sorted(itertools.product(*choices), key=lambda c: math.prod(side * n for side, n in c)):
+        yield longest, column
+
+
 def _strip_rows(row_voxels: int, most: int, stride: int) -> list[int]:
-    """Return the rows of strips to try, the largest first."""
+    """Return the rows of strips to try, the smallest first."""
     wanted = [max(1, voxels // row_voxels // stride) * stride for voxels in _STRIP_VOXELS]
     return [rows for rows in dict.fromkeys(wanted) if rows < most]

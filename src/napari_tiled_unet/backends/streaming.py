@@ -1,4 +1,4 @@
-"""A network that is given an image in strips and computes every row once.
+"""A network that is given an image in strips and keeps what the next one looks back to.
 
 Tiles overlap, and what lies in their overlaps is computed again by each. A strip continues the one
 before: every level of the network keeps the last of its rows, as many as what is made of them still
@@ -9,7 +9,7 @@ that they depend on is there::
     level 0   --------------->|
     level 1   ------------->|              each lags behind what it is made of
     node 0    ------>|                     so far the maps are certain
-             kept:   [ rows ]              none is computed twice, none is left out
+             kept:   [ rows ]              hardly any is computed twice, none is left out
 
 The numbers are those of the whole image, in memory that grows with a row and not with the image.
 (Fused-layer evaluation, as M. Alwani et al., "Fused-Layer CNN Accelerators", MICRO 2016, did for the
