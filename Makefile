@@ -15,7 +15,7 @@ demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/tiled-unet demo --out demo
 
 test: system-packages check
-	$(BIN)/pytest --cov
+	$(BIN)/pytest --cov --numprocesses logical --maxprocesses 4 --dist worksteal
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

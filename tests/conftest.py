@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Read as torch is imported: workers share the cores, and threads that wait actively would take them all.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +48,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def rng() -> np.random.Generator:
     """Return a seeded generator."""
     return np.random.default_rng(7)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Let torch, and the backends that ask it, compute in two threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

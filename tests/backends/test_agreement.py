@@ -17,6 +17,8 @@ from napari_tiled_unet.networks.zoo import ARCHITECTURES, Network, build_network
 from napari_tiled_unet.targets import Classes
 from tests.models import blob_model, blobs
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 CPU = torch.device("cpu")
 IMAGES = {
     2: blobs((96, 120), [(20, 20), (22, 44), (60, 30), (70, 90)]),

@@ -336,8 +336,9 @@ def test_a_signal_after_openvino_is_survived() -> None:
     """Signal stacks of models that are gone must not be used."""
     pytest.importorskip("openvino")
     script = """
-        import faulthandler, os, signal
+        import faulthandler, os, signal, torch
         faulthandler.enable()
+        torch.set_num_threads(2)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         from napari_tiled_unet.backends.openvino import OpenvinoBackend
         from tests.backends.test_choice import prepared
