@@ -32,7 +32,9 @@ def streamed(built: Network, x: torch.Tensor, axis: int, rows: int) -> torch.Ten
     while given_rows < length:
         strip = x.narrow(axis + 2, given_rows, more)
         given_rows += more
-        answers.append(stream.push(strip, length if given_rows == length else given_rows - ahead))
+        stop = length if given_rows == length else given_rows - ahead
+        answers.append(stream.push(strip, stop))
+        assert sum(answer.shape[axis + 2] for answer in answers) == stop
         more = min(rows, length - given_rows)
     return torch.cat(answers, dim=axis + 2)
 
@@ -65,6 +67,14 @@ def test_every_way_down_and_up(downsample: str, upsample: str) -> None:
     built = network("unet", downsample=downsample, upsample=upsample, downsampling=((4, 1), (2, 2)))
     assert_same(built, (96, 12), 0, 8)
     assert_same(built, (16, 60), 1, 2)
+
+
+@pytest.mark.parametrize("downsample", ["max-pool", "strided-conv", "blur-pool"])
+@pytest.mark.parametrize("upsample", ["transposed", "nearest", "linear", "pixel-shuffle"])
+def test_no_more_is_waited_for_than_the_receptive_field(downsample: str, upsample: str) -> None:
+    built = network("unet", downsample=downsample, upsample=upsample, kernels=(1, 1))
+    for rows in (4, 8, 12):
+        assert_same(built, (60, 8), 0, rows)
 
 
 @settings(max_examples=25, deadline=None)

@@ -116,8 +116,8 @@ class PathRows:
         there, here = self.there[axis], self.here[axis]
         first, last = clipped(self.path.sources(wanted, axis), length * here // there)
         down = max(1, here // there)
-        # Whole rows of what it gives, or a path down would start between them.
-        return first // down * down, (last // down + 1) * down - 1
+        # A path down must not start between the rows that it gives; where it ends it needs no more than it reads.
+        return first // down * down, last
 
     def compute(self, wanted: Span, axis: int, read: Span, x: Tensor) -> Tensor:
         """Return the rows that are wanted, from ``x``, the rows of ``read``."""
