@@ -173,12 +173,13 @@ def strips() -> str:
             row["work"],
             row["seconds"],
             row["ratio"],
+            f"{100 * float(row['useful']):.0f} %",
             row["gib"],
             row["difference"],
         ]
         for row in rows
     ]
-    head = ["", "overlap", "computed", "s", "x tiles", "GiB", "difference"]
+    head = ["", "overlap", "computed", "s", "x tiles", "useful", "GiB", "difference"]
     note = f"\n\nOn: {rows[0]['processor']}, {rows[0]['threads']} threads." if rows else ""
     return table(head, lines) + note if rows else NOT_MEASURED
 

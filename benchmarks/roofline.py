@@ -40,6 +40,15 @@ def convolution(ndim: int, channels: int, side: int, dtype: torch.dtype) -> tupl
     return lambda: conv(x), 2 * 3**ndim * channels**2 * side**ndim / 1e9
 
 
+def convolutions(ndim: int, dtype: torch.dtype) -> dict[str, tuple[Any, float]]:
+    """Return convolutions of many channels, each with its work, by what they are."""
+    sizes = {2: ((128, 128), (256, 64), (512, 64)), 3: ((64, 32), (128, 32), (256, 16))}[ndim]
+    return {
+        f"convolution {ndim}D, {channels} channels": convolution(ndim, channels, side, dtype)
+        for channels, side in sizes
+    }
+
+
 def main() -> None:
     """Run and print."""
     rows = []
@@ -48,9 +57,8 @@ def main() -> None:
             dtype = getattr(torch, precision)
             a = torch.randn(2048, 2048).to(dtype)
             kinds: dict[str, tuple[Any, float]] = {"matrix product": (lambda a=a: a @ a, 2 * 2048**3 / 1e9)}
-            for ndim, sizes in ((2, ((128, 128), (256, 64), (512, 64))), (3, ((64, 32), (128, 32), (256, 16)))):
-                for channels, side in sizes:
-                    kinds[f"convolution {ndim}D, {channels} channels"] = convolution(ndim, channels, side, dtype)
+            for ndim in (2, 3):
+                kinds |= convolutions(ndim, dtype)
             for kind, (run, work) in kinds.items():
                 rate = best_rate(run, work)
                 print(f"{precision:<10}{kind:<32}{rate:>10.0f} GFLOP/s", flush=True)

@@ -4,6 +4,8 @@
 
 Both are chosen by the planner, with the overlap that the model has earned for tiles, and take turns in one process,
 in the torch backend. ``work`` is what is computed per voxel of the image; the ratio is that of the median seconds.
+``useful`` is the network's work on the whole image per second against that of the best convolution, which is timed
+before each turn: the median over the turns, so that a machine that is slow for a while is slow for both.
 Memory is the rise of the resident memory above what the process held before, the maps included. Linux only. Writes
 ``results/strips.csv``.
 """
@@ -14,15 +16,16 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import case, image_of, in_a_process, model_of, write_rows
+from benchmarks.cases import case, gigaflop, image_of, in_a_process, model_of, write_rows
 from benchmarks.footprint import resident
 
-SHAPES = {"2d": (4096, 2048), "3d": (96, 384, 384), "nuclei": (4096, 4096)}
+SHAPES = {"2d": (4096, 2048), "3d": (96, 512, 512), "nuclei": (4096, 4096)}
 
 
 def frame_of(name: str) -> tuple[Any, Any]:
@@ -40,64 +43,81 @@ def frame_of(name: str) -> tuple[Any, Any]:
     return model, measure(frame, model.spec.normalisation)[0].apply(frame)
 
 
+@dataclass
+class Turns:
+    """What was measured of one manner."""
+
+    choice: Any
+    seconds: list[float] = field(default_factory=list)
+    useful: list[float] = field(default_factory=list)
+    rise: float = 0.0
+    maps: Any = None
+
+    def take(self, frame: Any, runner: Any, n_maps: int, work: float, best: float) -> None:
+        """Run once; ``work`` are GFLOP, ``best`` is the rate of the best convolution just now."""
+        from napari_tiled_unet.normalise import Statistics
+        from napari_tiled_unet.predict import iter_predict
+
+        as_it_is = Statistics((0.0,) * len(frame), (1.0,) * len(frame))
+        runner.give_back_memory()
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        started = time.perf_counter()
+        events = iter_predict(frame, as_it_is, runner, self.choice.plan, n_maps=n_maps)
+        try:
+            while True:
+                next(events)
+        except StopIteration as end:
+            self.maps = end.value
+        self.seconds.append(time.perf_counter() - started)
+        self.useful.append(work / self.seconds[-1] / best)
+        self.rise = max(self.rise, (resident("VmHWM") - before) / 2**30)
+
+
 def measure_both(name: str, precision: str, rounds: int) -> list[dict[str, object]]:
     """Let strips and tiles take turns in this process."""
     import torch
 
+    from benchmarks.roofline import best_rate, convolutions
     from napari_tiled_unet.framewise import first_choice
-    from napari_tiled_unet.normalise import Statistics
     from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.planning import choose_tiles
-    from napari_tiled_unet.predict import iter_predict
     from napari_tiled_unet.runtime import Runner, memory_budget
     from napari_tiled_unet.strips import StripPlan
 
     model, frame = frame_of(name)
     network, spec, cpu, dtype = model.network, model.spec, torch.device("cpu"), getattr(torch, precision)
-    chosen = first_choice(
-        frame.shape[1:], model, SegmentOptions(backend="torch"), dtype, memory_budget(None, cpu), "cpu"
-    )
-    tiled = choose_tiles(
-        frame.shape[1:], "auto", "auto", network, costs=chosen.costs, trained_overlap=spec.earned_overlap
-    )
+    shape = frame.shape[1:]
+    chosen = first_choice(shape, model, SegmentOptions(backend="torch"), dtype, memory_budget(None, cpu), "cpu")
+    tiled = choose_tiles(shape, "auto", "auto", network, costs=chosen.costs, trained_overlap=spec.earned_overlap)
     if not isinstance(chosen.plan, StripPlan):
         raise SystemExit(f"{name}: the planner takes tiles, {chosen.plan.tile}")
-    statistics_of = Statistics((0.0,) * len(frame), (1.0,) * len(frame))
+    work, best = gigaflop(network, shape), convolutions(len(shape), dtype)
     runner = Runner(network, spec.target.activate, cpu, dtype)
-    seconds: dict[str, list[float]] = {"strips": [], "tiles": []}
-    rise: dict[str, float] = {}
-    maps: dict[str, Any] = {}
+    turns = {"strips": Turns(chosen), "tiles": Turns(tiled)}
     for _ in range(rounds):
-        for manner, choice in (("strips", chosen), ("tiles", tiled)):
-            runner.give_back_memory()
-            before = resident("VmRSS")
-            Path("/proc/self/clear_refs").write_text("5")
-            started = time.perf_counter()
-            events = iter_predict(frame, statistics_of, runner, choice.plan, n_maps=len(spec.target.channels))
-            try:
-                while True:
-                    next(events)
-            except StopIteration as end:
-                maps[manner] = end.value
-            seconds[manner].append(time.perf_counter() - started)
-            rise[manner] = max(rise.get(manner, 0.0), (resident("VmHWM") - before) / 2**30)
-    medians = {manner: statistics.median(times) for manner, times in seconds.items()}
-    largest = float(np.abs(maps["strips"] - maps["tiles"]).max())
+        for turn in turns.values():
+            with torch.inference_mode():
+                rate = max(best_rate(run, its_work, seconds=1.0) for run, its_work in best.values())
+            turn.take(frame, runner, len(spec.target.channels), work, rate)
+    medians = {manner: statistics.median(turn.seconds) for manner, turn in turns.items()}
+    largest = float(np.abs(turns["strips"].maps - turns["tiles"].maps).max())
     return [
         {
             "case": name,
             "precision": precision,
             "manner": manner,
-            "shape": "x".join(map(str, frame.shape[1:])),
-            "tile": "x".join(map(str, choice.plan.tile)),
-            "overlap": "x".join(map(str, choice.plan.overlap)),
-            "work": round(choice.considered[0].work_ratio, 3),
+            "shape": "x".join(map(str, shape)),
+            "tile": "x".join(map(str, turn.choice.plan.tile)),
+            "overlap": "x".join(map(str, turn.choice.plan.overlap)),
+            "work": round(turn.choice.considered[0].work_ratio, 3),
             "seconds": round(medians[manner], 2),
             "ratio": round(medians["tiles"] / medians[manner], 2),
-            "gib": round(rise[manner], 2),
+            "useful": round(statistics.median(turn.useful), 3),
+            "gib": round(turn.rise, 2),
             "difference": f"{largest:.2g}",
         }
-        for manner, choice in (("strips", chosen), ("tiles", tiled))
+        for manner, turn in turns.items()
     ]
 
 
