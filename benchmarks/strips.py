@@ -4,8 +4,8 @@
 
 Both are chosen by the planner, with the overlap that the model has earned for tiles, and take turns in one process,
 in the torch backend. ``work`` is what is computed per voxel of the image; the ratio is that of the median seconds.
-``useful`` is the network's work on the whole image per second against that of the best convolution, which is timed
-before each turn: the median over the turns, so that a machine that is slow for a while is slow for both.
+``useful`` is the network's work on the whole image per second against that of the best convolution, timed in the
+second before each turn: the median over the turns. On a noisy machine it says less than the ratio.
 Memory is the rise of the resident memory above what the process held before, the maps included. Linux only. Writes
 ``results/strips.csv``.
 """
