@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from functools import partial
 from pathlib import Path
@@ -217,6 +218,9 @@ def test_interrupting_leaves_no_half_file(tmp_path: Path, model_folder: Path) ->
         "24",
         "--overlap",
         "8",
+        # Nothing is converted, so that tiles come soon after the first line.
+        "--backend",
+        "torch",
     ]
     # A job in the background may have been started with Ctrl-C ignored, which is inherited.
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -226,6 +230,23 @@ def test_interrupting_leaves_no_half_file(tmp_path: Path, model_folder: Path) ->
         time.sleep(1.5)
         assert process.poll() is None, "the run must still be at work for this test to mean something"
         process.send_signal(signal.SIGINT)
-        process.stderr.read()
+        assert process.stderr.read().endswith("tiled-unet: interrupted\n")
         assert process.wait(timeout=20) == cli.INTERRUPTED
     assert not out.exists() or list(out.iterdir()) == []
+
+
+def test_an_interrupt_within_an_import_has_the_same_status(tmp_path: Path) -> None:
+    """Python marks an interrupt that leaves an exec of a text, and ``python -m`` would end by the signal."""
+    script = """
+        from napari_tiled_unet import cli
+
+        def interrupted(*_, **__):
+            exec("raise KeyboardInterrupt")
+
+        cli.app = interrupted
+        cli.main([])
+    """
+    (tmp_path / "interrupted.py").write_text(textwrap.dedent(script))
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (cli.INTERRUPTED, "tiled-unet: interrupted\n")

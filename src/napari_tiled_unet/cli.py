@@ -29,6 +29,8 @@ app = App(
     help_format="plaintext",
     version=__version__,
     default_parameter=Parameter(negative_iterable=(), negative_none=()),
+    # Said below, in a line of ours.
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -307,6 +309,9 @@ def run(arguments: Sequence[str]) -> int:
     except TiledUnetError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
+        # An interrupt within an exec of a text, as imports have them, makes ``python -m`` end by the signal although
+        # it is caught here; the next exec takes that back, and the status is ours.
+        exec("")
         print("tiled-unet: interrupted", file=sys.stderr)
         return INTERRUPTED
     return status if isinstance(status, int) else DONE
