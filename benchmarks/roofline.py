@@ -49,6 +49,44 @@ def convolutions(ndim: int, dtype: torch.dtype) -> dict[str, tuple[Any, float]]:
     }
 
 
+class Pace:
+    """The rate that the best convolution reaches in the moments between the parts of other work.
+
+    Parameters
+    ----------
+    ndim, dtype : int, torch.dtype
+        Of the convolutions among which the best is chosen, by its highest rate in a second.
+    """
+
+    # Long enough for the caches to be its own, short beside a tile.
+    _MOMENT = 0.15
+
+    def __init__(self, ndim: int, dtype: torch.dtype) -> None:
+        with torch.inference_mode():
+            kinds = convolutions(ndim, dtype).values()
+            self._run, self._work = max(kinds, key=lambda kind: best_rate(*kind, seconds=1.0))
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Forget what was measured."""
+        self._done, self._seconds = 0.0, 0.0
+
+    def take(self) -> None:
+        """Run the convolution for a moment."""
+        with torch.inference_mode():
+            started = time.perf_counter()
+            until = started + self._MOMENT
+            while time.perf_counter() < until:
+                self._run()
+                self._done += self._work
+            self._seconds += time.perf_counter() - started
+
+    @property
+    def gigaflop_per_second(self) -> float:
+        """All its work in all its time."""
+        return self._done / self._seconds
+
+
 def main() -> None:
     """Run and print."""
     rows = []

@@ -4,8 +4,8 @@
 
 Both are chosen by the planner, with the overlap that the model has earned for tiles, and take turns in one process,
 in the torch backend. ``work`` is what is computed per voxel of the image; the ratio is that of the median seconds.
-``useful`` is the network's work on the whole image per second against that of the best convolution, timed in the
-second before each turn: the median over the turns. On a noisy machine it says less than the ratio.
+``useful`` is the network's work on the whole image per second against that of the best convolution, which is run for
+a moment after every tile, so that a noisy machine slows both: the median over the turns.
 Memory is the rise of the resident memory above what the process held before, the maps included. Linux only. Writes
 ``results/strips.csv``.
 """
@@ -53,24 +53,30 @@ class Turns:
     rise: float = 0.0
     maps: Any = None
 
-    def take(self, frame: Any, runner: Any, n_maps: int, work: float, best: float) -> None:
-        """Run once; ``work`` are GFLOP, ``best`` is the rate of the best convolution just now."""
+    def take(self, frame: Any, runner: Any, n_maps: int, work: float, pace: Any) -> None:
+        """Run once with a runner that nobody used before; ``work`` are GFLOP of the whole frame."""
+        from napari_tiled_unet.events import TileDone
         from napari_tiled_unet.normalise import Statistics
         from napari_tiled_unet.predict import iter_predict
 
         as_it_is = Statistics((0.0,) * len(frame), (1.0,) * len(frame))
-        runner.give_back_memory()
         before = resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
-        started = time.perf_counter()
         events = iter_predict(frame, as_it_is, runner, self.choice.plan, n_maps=n_maps)
+        seconds = 0.0
+        pace.start_again()
         try:
             while True:
-                next(events)
+                started = time.perf_counter()
+                event = next(events)
+                seconds += time.perf_counter() - started
+                if isinstance(event, TileDone):
+                    pace.take()
         except StopIteration as end:
+            seconds += time.perf_counter() - started
             self.maps = end.value
-        self.seconds.append(time.perf_counter() - started)
-        self.useful.append(work / self.seconds[-1] / best)
+        self.seconds.append(seconds)
+        self.useful.append(work / seconds / pace.gigaflop_per_second)
         self.rise = max(self.rise, (resident("VmHWM") - before) / 2**30)
 
 
@@ -78,7 +84,7 @@ def measure_both(name: str, precision: str, rounds: int) -> list[dict[str, objec
     """Let strips and tiles take turns in this process."""
     import torch
 
-    from benchmarks.roofline import best_rate, convolutions
+    from benchmarks.roofline import Pace
     from napari_tiled_unet.framewise import first_choice
     from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.planning import choose_tiles
@@ -92,14 +98,14 @@ def measure_both(name: str, precision: str, rounds: int) -> list[dict[str, objec
     tiled = choose_tiles(shape, "auto", "auto", network, costs=chosen.costs, trained_overlap=spec.earned_overlap)
     if not isinstance(chosen.plan, StripPlan):
         raise SystemExit(f"{name}: the planner takes tiles, {chosen.plan.tile}")
-    work, best = gigaflop(network, shape), convolutions(len(shape), dtype)
-    runner = Runner(network, spec.target.activate, cpu, dtype)
+    work, pace = gigaflop(network, shape), Pace(len(shape), dtype)
     turns = {"strips": Turns(chosen), "tiles": Turns(tiled)}
     for _ in range(rounds):
         for turn in turns.values():
-            with torch.inference_mode():
-                rate = max(best_rate(run, its_work, seconds=1.0) for run, its_work in best.values())
-            turn.take(frame, runner, len(spec.target.channels), work, rate)
+            # It keeps freed memory while it lives, and gives it back when it goes.
+            runner = Runner(network, spec.target.activate, cpu, dtype)
+            turn.take(frame, runner, len(spec.target.channels), work, pace)
+            del runner
     medians = {manner: statistics.median(turn.seconds) for manner, turn in turns.items()}
     largest = float(np.abs(turns["strips"].maps - turns["tiles"].maps).max())
     return [
