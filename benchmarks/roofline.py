@@ -64,7 +64,7 @@ class Pace:
     def __init__(self, ndim: int, dtype: torch.dtype) -> None:
         with torch.inference_mode():
             kinds = convolutions(ndim, dtype).values()
-            self._run, self._work = max(kinds, key=lambda kind: best_rate(*kind, seconds=1.0))
+            self._run, self._work = max(kinds, key=lambda kind: best_rate(kind[0], kind[1], seconds=1.0))
         self.start_again()
 
     def start_again(self) -> None:

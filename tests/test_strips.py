@@ -133,7 +133,7 @@ def test_a_backend_of_whole_tiles_refuses_strips() -> None:
     activate, cpu = model.spec.target.activate, torch.device("cpu")
     runner = Runner(model.network, activate, cpu, torch.float32, flips=Flips(0))
     with pytest.raises(TiledUnetError, match=r"strips cannot be computed by backend 'torch' with flips=True"):
-        runner.stream(np.zeros((1, 1, 16, 16), np.float32), 0, 64)
+        runner.stream(np.zeros((1, 1, 16, 16), np.float32), 0, 64, 16)
 
 
 def test_long_rows_are_cut_into_columns_and_few_are_tried() -> None:

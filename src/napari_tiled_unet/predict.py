@@ -249,7 +249,7 @@ class _Work:
         (tile,) = batch.tiles
         if tile.read[axis].start == 0:
             self._stream = None
-            self._stream = self.runner.stream(given, axis, self.plan.padded[axis])
+            self._stream = self.runner.stream(given, axis, self.plan.padded[axis], self.strips.rows)
         assert self._stream is not None
         return self._stream.push(given, tile.write[axis].stop)
 

@@ -245,15 +245,15 @@ class Runner:
         network = self._settled(tiles).run
         return network(tiles) if self._flips is None else self._flips.run(network, tiles)
 
-    def stream(self, tiles: npt.NDArray[np.float32], axis: int, length: int) -> Stream:
+    def stream(self, tiles: npt.NDArray[np.float32], axis: int, length: int, rows: int) -> Stream:
         """Return the network at the start of a column of strips.
 
         Parameters
         ----------
         tiles : numpy.ndarray
             The first strip, ``(1, c, *spatial)``, by which the backend is settled as by a first tile.
-        axis, length : int
-            Axis along which strips follow each other, and all rows along it.
+        axis, length, rows : int
+            Axis along which strips follow each other, all rows along it, and those of a strip.
 
         Raises
         ------
@@ -268,7 +268,7 @@ class Runner:
                 f"strips cannot be computed by backend {backend.name!r} with flips={self._flips is not None}; "
                 "plan tiles, or use backend='torch' without flips"
             )
-        return backend.stream(axis, length)
+        return backend.stream(axis, length, rows)
 
     def _settled(self, tiles: npt.NDArray[np.float32]) -> Backend:
         if not self._held:

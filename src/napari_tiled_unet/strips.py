@@ -40,11 +40,14 @@ class StripPlan(TilePlan):
     ----------
     axis : int
         That they follow each other along. The order of the tiles is no choice.
+    rows : int
+        Of a strip; the first has those of the receptive field more, the last fewer.
     tile : tuple of int
         Shape of the largest ``read``, the first of a column.
     """
 
     axis: int = 0
+    rows: int = 1
 
     @property
     def n_columns(self) -> int:
@@ -115,7 +118,7 @@ def plan_strips(
             )
             tiles.append(Tile(len(tiles), read, crop, write))
     tile = tuple(ends[0] if a == axis else t for a, t in enumerate(columns.tile))
-    return StripPlan(columns.shape, columns.padded, tile, columns.overlap, columns.stride, tuple(tiles), axis)
+    return StripPlan(columns.shape, columns.padded, tile, columns.overlap, columns.stride, tuple(tiles), axis, rows)
 
 
 def choose_strips(

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tiled_unet.backends import bands
+from napari_tiled_unet.backends import bands, streaming
 from napari_tiled_unet.backends.bands import compute_in_bands
 from napari_tiled_unet.backends.interface import Prepared
 from napari_tiled_unet.backends.pytorch import TorchBackend
@@ -27,7 +27,7 @@ def streamed(built: Network, x: torch.Tensor, axis: int, rows: int) -> torch.Ten
     compute_in_bands(changed)
     stride = built.stride[axis]
     ahead = math.ceil(built.receptive_field[axis] / stride) * stride
-    stream, answers, given_rows = Stream(changed, axis, length), [], 0
+    stream, answers, given_rows = Stream(changed, axis, length, rows), [], 0
     more = min(rows + ahead, length)
     while given_rows < length:
         strip = x.narrow(axis + 2, given_rows, more)
@@ -84,6 +84,11 @@ def test_any_length_and_any_strips(length: int, rows: int, width: int, axis: int
     assert_same(network("unet"), shape, axis, 4 * rows)
 
 
+def test_units_of_long_strips_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_FEW_ROWS", 0)
+    assert_same(network("unet"), (100, 12), 0, 16)
+
+
 def test_bands_within_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bands, "_BAND_VOXELS", 8)
     monkeypatch.setattr(bands, "_LEAST_ROWS", 3)
@@ -104,13 +109,15 @@ def test_work_is_that_of_the_whole_image_and_little_more(length: int) -> None:
     assert 1.0 <= work / count_inference(built, (length, 64)).multiply_adds < 1.15
 
 
-def test_fused_in_torch() -> None:
+@pytest.mark.parametrize("rows", [16, 64])
+def test_fused_in_torch(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_FEW_ROWS", 20)
     built = network("unet")
     activate: Any = torch.sigmoid
     backend = TorchBackend(Prepared(built, activate, torch.device("cpu")), "float32")
     x = np.random.default_rng(0).standard_normal((1, 1, 96, 20), np.float32)
     ahead = math.ceil(built.receptive_field[0] / 4) * 4
-    stream = backend.stream(0, 96)
+    stream = backend.stream(0, 96, rows)
     cut = ahead + 16
     found = [stream.push(x[:, :, :cut], 16), stream.push(x[:, :, cut:], 96)]
     np.testing.assert_allclose(np.concatenate(found, axis=2), backend.run(x), atol=2e-6)

@@ -53,8 +53,8 @@ class Stream(Protocol):
 class Streaming(Protocol):
     """What a backend is that takes strips too."""
 
-    def stream(self, axis: int, length: int) -> Stream:
-        """Return the network at the start of ``length`` rows along an axis."""
+    def stream(self, axis: int, length: int, rows: int) -> Stream:
+        """Return the network at the start of ``length`` rows along an axis, in strips of ``rows``."""
         ...
 
 

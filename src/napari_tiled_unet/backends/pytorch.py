@@ -60,9 +60,9 @@ class TorchBackend:
         """
         return self._maps(tiles, self._network)
 
-    def stream(self, axis: int, length: int) -> TorchStream:
-        """Return the network at the start of ``length`` rows along an axis."""
-        return TorchStream(self._maps, Stream(self._network, axis, length))
+    def stream(self, axis: int, length: int, rows: int) -> TorchStream:
+        """Return the network at the start of ``length`` rows along an axis, in strips of ``rows``."""
+        return TorchStream(self._maps, Stream(self._network, axis, length, rows))
 
     def _maps(self, tiles: Tiles, network: Callable[[torch.Tensor], torch.Tensor]) -> Tiles:
         with torch.inference_mode(), self._library():

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from napari_tiled_unet.networks.blocks import ConvUnit, Piece, PlainBlock, Span
 from napari_tiled_unet.networks.spec import PerAxis
-from napari_tiled_unet.networks.wiring import Node, Source
+from napari_tiled_unet.networks.wiring import Node, Source, join_wires
 
 IMAGE: Source = "image"
 """What the finest level is made of."""
@@ -59,8 +58,10 @@ def part(x: Tensor, axis: int, span: Span, start: int = 0) -> Tensor:
     return x.narrow(axis + 2, span[0] - start, span[1] - span[0] + 1)
 
 
-def block_rows(block: Piece, x: Tensor, span: Span, axis: int, length: int) -> Tensor:
+def block_rows(block: Piece, x: Any, span: Span, axis: int, length: int) -> Tensor:
     """Return what a block makes of rows: ``x`` are those that the rows in ``span`` of ``length`` depend on.
+
+    They are a tensor, or a tuple of such where the block takes it (``takes_parts``).
 
     A convolution is not padded where the rows beside it are there, so that nothing is computed that is cut off.
     """
@@ -77,7 +78,7 @@ def block_rows(block: Piece, x: Tensor, span: Span, axis: int, length: int) -> T
         else:
             x = part(unit(x), axis, wanted, start)
         start = wanted[0]
-    return x
+    return x  # type: ignore[no-any-return]
 
 
 def units_of(block: Piece) -> list[Piece]:
@@ -228,11 +229,11 @@ class NodeRows:
         for source, path in self._wires:
             read = path.reads(joined, axis, length)
             brought.append(path.compute(joined, axis, read, rows(source, read)))
-        x = torch.cat(brought, dim=1) if self._join == "concatenate" else sum(brought[1:], brought[0])
+        x: Any = join_wires(brought, self._join, self._block)
         del brought
         if self._block is not None:
             x = block_rows(self._block, x, span, axis, length)
-        return x if self._head is None else self._head(x)
+        return x if self._head is None else self._head(x)  # type: ignore[no-any-return]
 
     def _joined(self, span: Span, axis: int, length: int) -> Span:
         return span if self._block is None else clipped(self._block.sources(span, axis), length)

@@ -36,9 +36,9 @@ from napari_tiled_unet.networks.footprint import Inference, count_calls, held_by
 from napari_tiled_unet.networks.wiring import Source
 from napari_tiled_unet.networks.zoo import Network
 
-# From this stride on a strip is few rows, and what two convolutions after each other look back to would be much
-# of them: there each unit keeps its rows. Finer features are not kept between the units, that would be copies.
-_COARSE = 4
+# Where a strip is so few rows, what two convolutions after each other look back to would be much of them: there each
+# unit keeps its rows. Where it is more they are not kept between the units, that would be copies.
+_FEW_ROWS = 32
 # So many strips show what any number of them holds and does.
 _COUNTED_STRIPS = 4
 
@@ -76,7 +76,7 @@ def stream_costs(
 
     def counted(strips: int) -> Inference:
         def run(on_meta: Network, x: Tensor) -> None:
-            stream, given = Stream(on_meta, axis, length), 0
+            stream, given = Stream(on_meta, axis, length, rows), 0
             for strip in range(strips):
                 more = min(rows + (0 if strip else ahead), length - given)
                 given += more
@@ -105,11 +105,13 @@ class Stream:
         Spatial axis that strips follow each other along.
     length : int
         Rows of the whole image along it, a multiple of the stride.
+    rows : int
+        Of a strip; the first may have more.
     """
 
-    def __init__(self, network: Network, axis: int, length: int) -> None:
+    def __init__(self, network: Network, axis: int, length: int, rows: int) -> None:
         self._axis, self._length = axis, length
-        self._steps = _steps_of(network, axis)
+        self._steps = _steps_of(network, axis, rows)
         self._kept = {source: _Kept(axis) for source in (IMAGE, *(step.name for step in self._steps))}
 
     def push(self, strip: Tensor, stop: int) -> Tensor:
@@ -201,7 +203,7 @@ class _Kept:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=self._axis + 2)
 
 
-def _steps_of(network: Network, axis: int) -> list[Step]:
+def _steps_of(network: Network, axis: int, rows: int) -> list[Step]:
     """Return the levels of the encoder and the nodes that the answer is made of, in their order."""
     encoder, decoder = network.encoder, network.decoder
     assert isinstance(encoder, BlockEncoder)
@@ -211,12 +213,12 @@ def _steps_of(network: Network, axis: int) -> list[Step]:
         block: Any = getattr(banded, "block", banded)
         down: Any = encoder.downs[level - 1] if level else None
         path = PathRows(down, strides[max(0, level - 1)], strides[level])
-        units = units_of(block) if strides[level][axis] >= _COARSE else [block]
+        units = units_of(block) if rows <= _FEW_ROWS * strides[level][axis] else [block]
         names: list[Source] = [f"level {level} unit {i}" for i in range(len(units) - 1)]
         steps.append(BlockRows([*names, level][0], level - 1 if level else IMAGE, units[0], path))
         steps += unit_steps(level, names, units[1:], strides[level]) if names else []
     for node in decoder.needed(decoder.outputs[:1]):
-        steps += decoder.rows_of(node, split=strides[node.level][axis] >= _COARSE)
+        steps += decoder.rows_of(node, split=rows <= _FEW_ROWS * strides[node.level][axis])
     return steps
 
 

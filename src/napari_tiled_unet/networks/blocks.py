@@ -59,6 +59,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 class Piece(nn.Module):
     """A module that knows where its outputs come from."""
 
+    @property
+    def takes_parts(self) -> bool:
+        """Whether it takes a tuple of features as if they were concatenated along the channels."""
+        return False
+
     def sources(self, span: Span, axis: int) -> Span:
         """Return the input indices that the outputs in ``span`` depend on.
 
@@ -104,7 +109,11 @@ class ConvUnit(Piece):
         self.activation = ACTIVATIONS[spec.activation]() if activate else nn.Identity()
         self.dropout = DROPOUT[spec.ndim](spec.dropout) if spec.dropout else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def takes_parts(self) -> bool:
+        return bool(getattr(self.conv, "takes_parts", False))
+
+    def forward(self, x: Tensor | tuple[Tensor, ...]) -> Tensor:
         return self.dropout(self.activation(self.norm(self.conv(x))))  # type: ignore[no-any-return]
 
     def sources(self, span: Span, axis: int) -> Span:
@@ -120,6 +129,10 @@ class PlainBlock(Piece):
         self.units = nn.ModuleList(
             ConvUnit(spec, inputs if i == 0 else outputs, outputs, kernel) for i in range(spec.convs_per_block)
         )
+
+    @property
+    def takes_parts(self) -> bool:
+        return self.units[0].takes_parts  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> Tensor:
         for unit in self.units:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,15 @@ class Node:
     block: Piece | None = None
     join: Literal["concatenate", "add"] = "concatenate"
     column: int = 1
+
+
+def join_wires(brought: list[Tensor], join: str, block: Piece | None) -> Tensor | tuple[Tensor, ...]:
+    """Return what wires brought as one; side by side where the block that follows takes it so, which saves a copy."""
+    if join == "add":
+        return sum(brought[1:], brought[0])
+    if len(brought) == 1:
+        return brought[0]
+    return tuple(brought) if block is not None and block.takes_parts else torch.cat(brought, dim=1)
 
 
 class Decoder(nn.Module):
@@ -170,14 +179,9 @@ class Decoder(nn.Module):
                     seen[f"gate {node.name}"] = weights
         if seen is not None:
             seen.update({f"wire {node.name} {w.source}": x for w, x in zip(node.wires, brought, strict=True)})
-        if len(brought) == 1:
-            x = brought[0]
-        elif node.join == "concatenate":
-            x = torch.cat(brought, dim=1)
-        else:
-            x = sum(brought[1:], brought[0])
+        joint: Any = join_wires(brought, node.join, node.block)
         del brought
-        return x if node.block is None else node.block(x)
+        return joint if node.block is None else node.block(joint)  # type: ignore[no-any-return]
 
     @staticmethod
     def _brought(wire: Wire, values: dict[Source, Tensor]) -> Tensor:
