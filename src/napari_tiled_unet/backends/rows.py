@@ -134,7 +134,7 @@ class BlockRows:
     ----------
     name, source : int or str
         Of it, and what it is made of.
-    block : Piece
+    block : Piece or None
         Applied at the end.
     path : PathRows
         From the source.
@@ -143,22 +143,22 @@ class BlockRows:
     """
 
     def __init__(
-        self, name: Source, source: Source, block: Piece, path: PathRows, head: nn.Module | None = None
+        self, name: Source, source: Source, block: Piece | None, path: PathRows, head: nn.Module | None = None
     ) -> None:
         self.name, self.stride = name, path.here
         self._source, self._block, self._path, self._head = source, block, path, head
 
     def reads(self, span: Span, axis: int, length: int) -> dict[Source, Span]:
         """Return the rows of the source."""
-        inner = clipped(self._block.sources(span, axis), length)
-        return {self._source: self._path.reads(inner, axis, length)}
+        return {self._source: self._path.reads(_inner(self._block, span, axis, length), axis, length)}
 
     def compute(self, span: Span, axis: int, length: int, rows: Rows) -> Tensor:
         """Return the features of some rows."""
-        inner = clipped(self._block.sources(span, axis), length)
+        inner = _inner(self._block, span, axis, length)
         read = self._path.reads(inner, axis, length)
         x = self._path.compute(inner, axis, read, rows(self._source, read))
-        x = block_rows(self._block, x, span, axis, length)
+        if self._block is not None:
+            x = block_rows(self._block, x, span, axis, length)
         return x if self._head is None else self._head(x)
 
 
@@ -214,7 +214,7 @@ class NodeRows:
 
     def reads(self, span: Span, axis: int, length: int) -> dict[Source, Span]:
         """Return the rows of each source."""
-        joined = self._joined(span, axis, length)
+        joined = _inner(self._block, span, axis, length)
         needs: dict[Source, Span] = {}
         for source, path in self._wires:
             first, last = path.reads(joined, axis, length)
@@ -224,7 +224,7 @@ class NodeRows:
 
     def compute(self, span: Span, axis: int, length: int, rows: Rows) -> Tensor:
         """Return the features of some rows, or what the head makes of them."""
-        joined = self._joined(span, axis, length)
+        joined = _inner(self._block, span, axis, length)
         brought = []
         for source, path in self._wires:
             read = path.reads(joined, axis, length)
@@ -235,5 +235,7 @@ class NodeRows:
             x = block_rows(self._block, x, span, axis, length)
         return x if self._head is None else self._head(x)  # type: ignore[no-any-return]
 
-    def _joined(self, span: Span, axis: int, length: int) -> Span:
-        return span if self._block is None else clipped(self._block.sources(span, axis), length)
+
+def _inner(block: Piece | None, span: Span, axis: int, length: int) -> Span:
+    """Return the rows that a block, if there is one, computes some rows from."""
+    return span if block is None else clipped(block.sources(span, axis), length)

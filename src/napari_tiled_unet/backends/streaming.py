@@ -110,7 +110,7 @@ class Stream:
     """
 
     def __init__(self, network: Network, axis: int, length: int, rows: int) -> None:
-        self._axis, self._length = axis, length
+        self._axis, self._length, self._rows_at_once = axis, length, rows
         self._steps = _steps_of(network, axis, rows)
         self._kept = {source: _Kept(axis) for source in (IMAGE, *(step.name for step in self._steps))}
 
@@ -124,15 +124,29 @@ class Stream:
         stop : int
             At least the receptive field before the end of what was given so far, unless that is all.
         """
-        self._kept[IMAGE].append(strip)
-        answer = self._steps[-1]
-        for step in self._steps:
-            kept, length = self._kept[step.name], self._length_of(step)
-            most = min(stop, length) if step is answer else length
-            for span in _even(kept.stop, self._reachable(step, most), self._band(step, strip)):
-                kept.append(step.compute(span, self._axis, length, self._rows))
-        self._let_go()
+        answer, axis = self._steps[-1], self._axis
+        # The first strip is long: in parts it takes no more memory than the others.
+        for span in _even(0, strip.shape[axis + 2], self._rows_at_once):
+            self._kept[IMAGE].append(part(strip, axis, span))
+            self._go_on(strip, stop)
         return self._kept[answer.name].take()
+
+    def _go_on(self, strip: Tensor, stop: int) -> None:
+        """Compute what can be computed by now, in turns of as many rows as a strip has, and let go of what is done."""
+        answer, more = self._steps[-1], True
+        while more:
+            more = False
+            for step in self._steps:
+                kept, length = self._kept[step.name], self._length_of(step)
+                # What waits at the end of the image is much: at once it would take more memory than all before.
+                most = min(stop if step is answer else length, kept.stop + self._turn(step))
+                for span in _even(kept.stop, self._reachable(step, most), self._band(step, strip)):
+                    kept.append(step.compute(span, self._axis, length, self._rows))
+                    more = True
+            self._let_go()
+
+    def _turn(self, step: Step) -> int:
+        return max(1, self._rows_at_once // step.stride[self._axis])
 
     def _rows(self, source: Source, span: Span) -> Tensor:
         return self._kept[source].rows(span)
@@ -213,9 +227,15 @@ def _steps_of(network: Network, axis: int, rows: int) -> list[Step]:
         block: Any = getattr(banded, "block", banded)
         down: Any = encoder.downs[level - 1] if level else None
         path = PathRows(down, strides[max(0, level - 1)], strides[level])
-        units = units_of(block) if rows <= _FEW_ROWS * strides[level][axis] else [block]
+        source: Source = level - 1 if level else IMAGE
+        units = [block]
+        if rows <= _FEW_ROWS * strides[level][axis]:
+            units = units_of(block)
+            if level:
+                steps.append(BlockRows(f"down to {level}", source, None, path))
+                source, path = f"down to {level}", PathRows(None, strides[level], strides[level])
         names: list[Source] = [f"level {level} unit {i}" for i in range(len(units) - 1)]
-        steps.append(BlockRows([*names, level][0], level - 1 if level else IMAGE, units[0], path))
+        steps.append(BlockRows([*names, level][0], source, units[0], path))
         steps += unit_steps(level, names, units[1:], strides[level]) if names else []
     for node in decoder.needed(decoder.outputs[:1]):
         steps += decoder.rows_of(node, split=rows <= _FEW_ROWS * strides[node.level][axis])
