@@ -102,18 +102,14 @@ class FusedConv(_Packed):
         self.padding = tuple(conv.padding)
         self._geometry = (list(conv.stride), list(conv.dilation), conv.groups)
         self._activation = (activation, numbers or [], form)
-        self.takes_parts = (
-            conv.groups == 1 and self.weight.dtype == torch.float32 and self._activation[0] in _AFTER_A_SUM
-        )
+        self.takes_parts = conv.groups == 1 and self.weight.dtype == torch.float32 and activation in _AFTER_A_SUM
         self._outputs, self._parts = len(self.weight), list[Tensor]()
 
     def forward(self, x: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Return the convolved features of a tensor, or of the parts of one."""
         if not isinstance(x, tuple):
             return super().forward(x)
-        # Each further part reads and writes the sum, a copy does that with the parts.
-        copied = (len(x) - 1) * self._outputs > sum(part.shape[1] for part in x)
-        return super().forward(torch.cat(x, dim=1)) if copied else self._sum(x)
+        return self._sum(x) if is_summed(x, self._outputs) else super().forward(torch.cat(x, dim=1))
 
     def _sum(self, parts: tuple[Tensor, ...]) -> Tensor:
         if not self._parts:
@@ -146,6 +142,47 @@ class FusedConv(_Packed):
             x, self.weight, self.bias, list(self.padding), *self._geometry, *self._activation
         )
         return result
+
+
+def is_summed(parts: tuple[Tensor, ...], outputs: int) -> bool:
+    """Return whether parts are summed: each further one reads and writes the sum, a copy does that with the parts."""
+    return (len(parts) - 1) * outputs <= sum(part.shape[1] for part in parts)
+
+
+class CountedConv(nn.Module):
+    """What a fused convolution holds and does, of tensors without numbers."""
+
+    def __init__(self, conv: Any) -> None:
+        super().__init__()
+        self.conv = conv
+        self.takes_parts = True
+
+    @property
+    def padding(self) -> tuple[int, ...]:
+        """That of the convolution."""
+        return self.conv.padding  # type: ignore[no-any-return]
+
+    @padding.setter
+    def padding(self, padding: tuple[int, ...]) -> None:
+        self.conv.padding = padding
+
+    def forward(self, x: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """Return features of the right shape."""
+        if isinstance(x, tuple) and is_summed(x, self.conv.out_channels):
+            channels = sum(part.shape[1] for part in x)
+            # As large as the joined features, but of one number.
+            x = x[0].new_empty(()).expand(len(x[0]), channels, *x[0].shape[2:])
+        return self.conv(torch.cat(x, dim=1) if isinstance(x, tuple) else x)  # type: ignore[no-any-return]
+
+
+def count_as_fused(network: nn.Module, dtype: torch.dtype) -> None:
+    """Let convolutions that will take parts be counted so, in place; batch norms need not have been folded."""
+    for module in network.modules():
+        if isinstance(module, ConvUnit) and isinstance(module.conv, _Conv):
+            normed = not isinstance(module.norm, nn.Identity | nn.BatchNorm2d | nn.BatchNorm3d)
+            form = None if normed else _activation_form(module.activation)
+            if FusedConv(module.conv.to(dtype), *(form or ("none",))).takes_parts:
+                module.conv = CountedConv(module.conv)
 
 
 class FusedTransposedConv(_Packed):

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from napari_tiled_unet.backends.bands import BandedDecoder, compute_in_bands, has_gates, row_count
+from napari_tiled_unet.backends.fusing import can_fuse, count_as_fused
 from napari_tiled_unet.backends.rows import IMAGE, BlockRows, PathRows, Step, part, unit_steps, units_of
 from napari_tiled_unet.networks.blocks import Span
 from napari_tiled_unet.networks.encoders import BlockEncoder
@@ -39,6 +40,8 @@ from napari_tiled_unet.networks.zoo import Network
 # Where a strip is so few rows, what two convolutions after each other look back to would be much of them: there each
 # unit keeps its rows. Where it is more they are not kept between the units, that would be copies.
 _FEW_ROWS = 32
+# A piece is let go when a row in so many is still looked back to.
+_WORTH_A_COPY = 4
 # So many strips show what any number of them holds and does.
 _COUNTED_STRIPS = 4
 
@@ -70,6 +73,8 @@ def stream_costs(
     """
     streamed = copy.deepcopy(network)
     compute_in_bands(streamed)
+    if can_fuse(network.spec.ndim, dtype):
+        count_as_fused(streamed, dtype)
     ahead = math.ceil(network.receptive_field[axis] / network.stride[axis]) * network.stride[axis]
     length = sides[axis]
     widest = tuple(min(rows + ahead, length) if a == axis else side for a, side in enumerate(sides))
@@ -206,9 +211,15 @@ class _Kept:
         return found[0] if len(found) == 1 else torch.cat(found, dim=self._axis + 2)
 
     def drop(self, first: int) -> None:
-        """Let go of all pieces that end before a row."""
-        while self._pieces and self._pieces[0][0] + self._pieces[0][1].shape[self._axis + 2] <= first:
+        """Let go of all pieces that end before a row, and of one of which few rows are left, which are copied."""
+        along = self._axis + 2
+        while self._pieces and self._pieces[0][0] + self._pieces[0][1].shape[along] <= first:
             self._pieces.popleft()
+        if self._pieces:
+            start, piece = self._pieces[0]
+            rows = piece.shape[along]
+            if 0 < (start + rows - first) * _WORTH_A_COPY <= rows:
+                self._pieces[0] = first, part(piece, self._axis, (first, start + rows - 1), start).clone()
 
     def take(self) -> Tensor:
         """Return all rows that are kept, and keep none."""
