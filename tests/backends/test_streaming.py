@@ -84,8 +84,9 @@ def test_any_length_and_any_strips(length: int, rows: int, width: int, axis: int
     assert_same(network("unet"), shape, axis, 4 * rows)
 
 
-def test_units_of_long_strips_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "_FEW_ROWS", 0)
+@pytest.mark.parametrize("copy_work", [0, 10**6])
+def test_units_that_keep_rows_and_units_that_do_not(copy_work: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_COPY_WORK", copy_work)
     assert_same(network("unet"), (100, 12), 0, 16)
 
 
@@ -106,18 +107,18 @@ def test_memory_does_not_grow_with_the_image() -> None:
 def test_work_is_that_of_the_whole_image_and_little_more(length: int) -> None:
     built = network("unet")
     _, work = stream_costs(built, torch.float32, (length, 64), 0, 32)
-    assert 1.0 <= work / count_inference(built, (length, 64)).multiply_adds < 1.15
+    assert 1.0 <= work / count_inference(built, (length, 64)).multiply_adds < 1.2
 
 
-@pytest.mark.parametrize("rows", [16, 64])
-def test_fused_in_torch(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "_FEW_ROWS", 20)
+@pytest.mark.parametrize("copy_work", [0, 10**6])
+def test_fused_in_torch(copy_work: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_COPY_WORK", copy_work)
     built = network("unet")
     activate: Any = torch.sigmoid
     backend = TorchBackend(Prepared(built, activate, torch.device("cpu")), "float32")
     x = np.random.default_rng(0).standard_normal((1, 1, 96, 20), np.float32)
     ahead = math.ceil(built.receptive_field[0] / 4) * 4
-    stream = backend.stream(0, 96, rows)
+    stream = backend.stream(0, 96, 16)
     cut = ahead + 16
     found = [stream.push(x[:, :, :cut], 16), stream.push(x[:, :, cut:], 96)]
     np.testing.assert_allclose(np.concatenate(found, axis=2), backend.run(x), atol=2e-6)

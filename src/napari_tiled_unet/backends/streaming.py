@@ -31,15 +31,14 @@ from torch import Tensor
 from napari_tiled_unet.backends.bands import BandedDecoder, compute_in_bands, has_gates, row_count
 from napari_tiled_unet.backends.fusing import can_fuse, count_as_fused
 from napari_tiled_unet.backends.rows import IMAGE, BlockRows, PathRows, Step, part, unit_steps, units_of
-from napari_tiled_unet.networks.blocks import Span
+from napari_tiled_unet.networks.blocks import ConvUnit, Piece, Span
 from napari_tiled_unet.networks.encoders import BlockEncoder
 from napari_tiled_unet.networks.footprint import Inference, count_calls, held_bytes
 from napari_tiled_unet.networks.wiring import Source
 from napari_tiled_unet.networks.zoo import Network
 
-# Where a strip is so few rows, what two convolutions after each other look back to would be much of them: there each
-# unit keeps its rows. Where it is more they are not kept between the units, that would be copies.
-_FEW_ROWS = 32
+# Multiply-adds in the time that it takes to copy a number.
+_COPY_WORK = 80
 # A piece is let go when a row in so many is still looked back to.
 _WORTH_A_COPY = 4
 # So many strips show what any number of them holds and does.
@@ -240,7 +239,7 @@ def _steps_of(network: Network, axis: int, rows: int) -> list[Step]:
         path = PathRows(down, strides[max(0, level - 1)], strides[level])
         source: Source = level - 1 if level else IMAGE
         units = [block]
-        if rows <= _FEW_ROWS * strides[level][axis]:
+        if _units_keep_rows(block, axis, rows // strides[level][axis]):
             units = units_of(block)
             if level:
                 steps.append(BlockRows(f"down to {level}", source, None, path))
@@ -249,8 +248,23 @@ def _steps_of(network: Network, axis: int, rows: int) -> list[Step]:
         steps.append(BlockRows([*names, level][0], source, units[0], path))
         steps += unit_steps(level, names, units[1:], strides[level]) if names else []
     for node in decoder.needed(decoder.outputs[:1]):
-        steps += decoder.rows_of(node, split=rows <= _FEW_ROWS * strides[node.level][axis])
+        split = node.block is not None and _units_keep_rows(node.block, axis, rows // strides[node.level][axis])
+        steps += decoder.rows_of(node, split=split)
     return steps
+
+
+def _units_keep_rows(block: Piece, axis: int, rows: int) -> bool:
+    """Return whether each unit of a block keeps its rows, of strips of so many.
+
+    Else the block keeps none within it, and repeats what its units look back to, which is less than a copy of all.
+    """
+    units, beside = units_of(block), 0
+    for unit, before in zip(reversed(units[1:]), reversed(units[:-1]), strict=True):
+        first, last = unit.sources((0, 0), axis)
+        beside += last - first
+        if isinstance(before, ConvUnit) and beside * before.voxel_work > _COPY_WORK * (rows + beside):
+            return True
+    return False
 
 
 def _even(start: int, stop: int, most: int) -> list[Span]:

@@ -7,6 +7,7 @@ receptive field without running it; the contract test checks it against gradient
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -96,11 +97,17 @@ class Chain(Piece):
 
 
 class ConvUnit(Piece):
-    """Convolution, norm, activation, dropout; keeps the size."""
+    """Convolution, norm, activation, dropout; keeps the size.
+
+    Attributes
+    ----------
+    voxel_work : int
+        Multiply-adds per number that it gives.
+    """
 
     def __init__(self, spec: NetworkSpec, inputs: int, outputs: int, kernel: PerAxis, *, activate: bool = True) -> None:
         super().__init__()
-        self.kernel = kernel
+        self.kernel, self.voxel_work = kernel, inputs * math.prod(kernel)
         # A norm with its own offset makes the convolution's bias redundant.
         self.conv = CONV[spec.ndim](
             inputs, outputs, kernel, padding=tuple(k // 2 for k in kernel), bias=spec.norm == "none"
