@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tiled_unet import candidates, iter_segment, strips
+from napari_tiled_unet import candidates, framewise, iter_segment, strips
 from napari_tiled_unet.backends.pytorch import TorchStream
 from napari_tiled_unet.blending import Blend
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
@@ -82,7 +82,8 @@ def image(*shape: int) -> Any:
 
 
 def run(data: Any, **options: Any) -> tuple[Planned, Finished, list[TileDone], list[Notice]]:
-    events = list(iter_segment(data, blob_model(), backend="torch", precision="float32", keep_maps=True, **options))
+    options = {"backend": "torch", "precision": "float32", **options}
+    events = list(iter_segment(data, blob_model(), keep_maps=True, **options))
     (finished,) = [e for e in events if isinstance(e, Finished)]
     planned = [e for e in events if isinstance(e, Planned)][-1]
     return planned, finished, [e for e in events if isinstance(e, TileDone)], [e for e in events if type(e) is Notice]
@@ -100,6 +101,22 @@ def test_a_run_in_strips_is_that_of_the_whole_frame(shape: tuple[int, int]) -> N
     np.testing.assert_allclose(found.maps, whole.maps, atol=1e-5)
     np.testing.assert_array_equal(found.labels, whole.labels)
     assert found.provenance["seam_error"]["max"] < 1e-5
+
+
+@pytest.mark.usefixtures("small")
+def test_under_auto_in_float32_where_overlap_costs_more_than_another_runtime_gains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = image(300, 64)
+    monkeypatch.setattr(framewise, "_WORTH_TORCH", 0.5)
+    planned, found, _, _ = run(data, backend="auto")
+    assert isinstance(planned.plan, StripPlan)
+    assert found.provenance["backend"] == "torch"
+    np.testing.assert_array_equal(found.labels, run(data)[1].labels)
+    assert not isinstance(run(data, backend="auto", precision="bfloat16")[0].plan, StripPlan)
+    assert not isinstance(run(data, backend="openvino")[0].plan, StripPlan)
+    monkeypatch.setattr(framewise, "_WORTH_TORCH", 100.0)
+    assert not isinstance(run(data, backend="auto")[0].plan, StripPlan)
 
 
 @pytest.mark.usefixtures("small")

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Maps may take this part of the memory that is free; decoding needs the rest.
 _MAPS_PART = 0.5
+# In float32 other runtimes are hardly faster than torch by more than this: so much overlap its strips must save.
+_WORTH_TORCH = 1.1
 # As many times are tiles halved before it is no use.
 _MOST_HALVINGS = 12
 
@@ -272,13 +274,16 @@ def first_choice(
     MemoryBudgetError, OptionsError
         As :func:`napari_tiled_unet.planning.choose_tiles`.
     """
+    import torch
+
     from napari_tiled_unet.backends.interface import only_torch
     from napari_tiled_unet.networks.footprint import footprint
 
     network = model.network
     found = footprint(network, dtype)
     views = views_of(flips=options.flips)
-    large = _large(network, dtype) if device == "cpu" and only_torch(options.backend) else None
+    torch_alone = device == "cpu" and only_torch(options.backend)
+    large = _large(network, dtype) if torch_alone else None
     costs = Costs.of(found, budget, device, views=views, large=large)
 
     def choose(costs: Costs) -> Choice:
@@ -290,9 +295,13 @@ def first_choice(
     if live:
         return choose_soon(choice, found.voxel_work, dtype.itemsize, choose)
     free = options.tile == "auto" and isinstance(options.overlap, str) and options.blend == "crop"
-    if large is None or not free or views > 1 or (model.spec.empty_below is not None and options.overlap != "exact"):
+    any_runtime = device == "cpu" and options.backend == "auto" and dtype == torch.float32
+    skips_empty = model.spec.empty_below is not None and options.overlap != "exact"
+    if not (torch_alone or any_runtime) or not free or views > 1 or skips_empty:
         return choice
-    return _in_strips(choice, network, dtype, found.voxel_work)
+    strips = _in_strips(choice, network, dtype, found.voxel_work)
+    saved = choice.considered[0].work_ratio / strips.considered[0].work_ratio
+    return strips if torch_alone or saved >= _WORTH_TORCH else choice
 
 
 def _in_strips(choice: Choice, network: Network, dtype: torch.dtype, voxel_work: float) -> Choice:

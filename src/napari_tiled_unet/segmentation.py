@@ -23,6 +23,7 @@ from napari_tiled_unet.model import Model, ModelSpec, load_model
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
 from napari_tiled_unet.region import Region
 from napari_tiled_unet.runtime import GIB, Runner, choose_device, choose_precision, free_memory, memory_budget
+from napari_tiled_unet.strips import StripPlan
 
 if TYPE_CHECKING:
     from napari_tiled_unet.focus import Focus
@@ -196,7 +197,9 @@ def _run(
     )
     yield planned
 
-    runner = Runner.of(model.network, spec.target.activate, options, device, dtype, spread_of=spread_of)
+    # Only torch computes strips, whatever is installed.
+    asked = options.changed(backend="torch") if isinstance(choice.plan, StripPlan) else options
+    runner = Runner.of(model.network, spec.target.activate, asked, device, dtype, spread_of=spread_of)
     cut = source.frame_shape(spec.axes) != whole.frame_shape(spec.axes)
 
     def measured(frame: Frame) -> Frame:
