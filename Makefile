@@ -6,21 +6,28 @@ PYTHON ?= python3
 VENV := .venv
 DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 # The constraint keeps pip from fetching gigabytes of CUDA with a newer torch.
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test check napari bench bench-full docs system-packages clean
+.PHONY: demo test coverage check napari bench bench-full docs system-packages clean
 
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/tiled-unet demo --out demo
 
+# Tracing makes the viewer's tests half as long again, so only those of the core are measured.
 test: system-packages check
-	$(BIN)/pytest --cov --numprocesses logical --maxprocesses 4 --dist worksteal
+	$(PYTEST) --cov --ignore tests/viewer
+	$(PYTEST) tests/viewer
+
+coverage: system-packages $(VENV)/.installed
+	$(PYTEST) --cov --cov-report=
+	$(BIN)/coverage report --omit=none
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 	$(BIN)/npe2 validate napari-tiled-unet
 

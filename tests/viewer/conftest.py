@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,8 +48,33 @@ def napari_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["NAPARI_CONFIG"] = str(tmp_path_factory.mktemp("napari") / "settings.yaml")
 
 
+@pytest.fixture(scope="session")
+def frugal() -> Iterator[None]:
+    """Spare each viewer what is the same for all: half a second of a second and a half."""
+    import napari  # noqa: F401 - what is imported from here on is looked through by every collection of garbage
+    from npe2.manifest import _bases
+
+    read = _bases._load_yaml_no_duplicates
+    known: dict[str, Any] = {}
+
+    def read_once(stream: Any) -> Any:
+        text = stream if isinstance(stream, str) else stream.read()
+        if text not in known:
+            known[text] = read(text)
+        return copy.deepcopy(known[text])
+
+    # napari makes three collections per viewer, of all that torch and napari have ever made.
+    gc.collect()
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        # Every viewer reads the manifests of all plugins again.
+        patch.setattr(_bases, "_load_yaml_no_duplicates", read_once)
+        yield
+    gc.unfreeze()
+
+
 @pytest.fixture
-def viewer(make_napari_viewer: Callable[..., Viewer]) -> Viewer:
+def viewer(frugal: None, make_napari_viewer: Callable[..., Viewer]) -> Viewer:
     """Return a real viewer, with its window not shown."""
     return make_napari_viewer()
 

@@ -85,20 +85,20 @@ class TestCopied:
 
         script = copied(docked, "python", qtbot)
         script += f"\nimport numpy\nnumpy.save({str(tmp_path / 'labels.npy')!r}, labels)\n"
-        environment = {**os.environ, "TILED_UNET_MODELS": str(model_folder)}
-        subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, env=environment, timeout=120)
-        np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
-
         command = f"{copied(docked, 'command', qtbot)} --out {shlex.quote(str(tmp_path / 'out.ome.tif'))}"
         words = shlex.split(command)
         assert words[0] == "tiled-unet"
+        # One process for both: that of a command of its own is tests/test_cli.py's.
+        script += f"\nfrom napari_tiled_unet import cli\ncli.main({words[1:]!r})\n"
+        environment = {**os.environ, "TILED_UNET_MODELS": str(model_folder)}
         subprocess.run(
-            [sys.executable, "-m", "napari_tiled_unet", *words[1:]],
+            [sys.executable, "-W", "ignore", "-c", script],
             check=True,
             env=environment,
             timeout=120,
             capture_output=True,
         )
+        np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
         np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "out.ome.tif").data), expected)
 
     def test_the_recipe_leaves_open_what_was_left_open(
