@@ -89,6 +89,10 @@ class _Packed(nn.Module):
 _AFTER_A_SUM: dict[str, str | None] = {"none": None, "relu": "relu"}
 
 
+def _can_sum(conv: Any, dtype: torch.dtype, activation: str) -> bool:
+    return conv.groups == 1 and dtype == torch.float32 and activation in _AFTER_A_SUM
+
+
 class FusedConv(_Packed):
     """Convolution and activation in one pass; of several tensors as if they were concatenated along the channels.
 
@@ -102,7 +106,7 @@ class FusedConv(_Packed):
         self.padding = tuple(conv.padding)
         self._geometry = (list(conv.stride), list(conv.dilation), conv.groups)
         self._activation = (activation, numbers or [], form)
-        self.takes_parts = conv.groups == 1 and self.weight.dtype == torch.float32 and activation in _AFTER_A_SUM
+        self.takes_parts = _can_sum(conv, self.weight.dtype, activation)
         self._outputs, self._parts = len(self.weight), list[Tensor]()
 
     def forward(self, x: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -181,7 +185,7 @@ def count_as_fused(network: nn.Module, dtype: torch.dtype) -> None:
         if isinstance(module, ConvUnit) and isinstance(module.conv, _Conv):
             normed = not isinstance(module.norm, nn.Identity | nn.BatchNorm2d | nn.BatchNorm3d)
             form = None if normed else _activation_form(module.activation)
-            if FusedConv(module.conv.to(dtype), *(form or ("none",))).takes_parts:
+            if _can_sum(module.conv, dtype, "none" if form is None else form[0]):
                 module.conv = CountedConv(module.conv)
 
 
