@@ -295,7 +295,8 @@ def first_choice(
     if live:
         return choose_soon(choice, found.voxel_work, dtype.itemsize, choose)
     free = options.tile == "auto" and isinstance(options.overlap, str) and options.blend == "crop"
-    any_runtime = device == "cpu" and options.backend == "auto" and dtype == torch.float32
+    overlaps = choice.considered[0].work_ratio >= _WORTH_TORCH
+    any_runtime = overlaps and device == "cpu" and options.backend == "auto" and dtype == torch.float32
     skips_empty = model.spec.empty_below is not None and options.overlap != "exact"
     if not (torch_alone or any_runtime) or not free or views > 1 or skips_empty:
         return choice

@@ -103,6 +103,14 @@ def test_memory_does_not_grow_with_the_image() -> None:
     assert sizes[0] < 4 * 64 * 256 * count_inference(built, (256, 64)).peak_values
 
 
+def test_costs_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = network("unet")
+    first = stream_costs(built, torch.float32, (256, 64), 0, 16)
+    other = stream_costs(built, torch.float32, (256, 64), 0, 32)
+    monkeypatch.setattr(streaming, "count_calls", None)
+    assert stream_costs(built, torch.float32, (256, 64), 0, 16) == first != other
+
+
 @pytest.mark.parametrize("length", [48, 400])
 def test_work_is_that_of_the_whole_image_and_little_more(length: int) -> None:
     built = network("unet")

@@ -22,6 +22,7 @@ import bisect
 import copy
 import itertools
 import math
+import weakref
 from collections import deque
 from typing import Any
 
@@ -43,6 +44,10 @@ _COPY_WORK = 80
 _WORTH_A_COPY = 4
 # So many strips show what any number of them holds and does.
 _COUNTED_STRIPS = 4
+# What was counted, half a second each time, by what was asked for.
+_COUNTED: weakref.WeakKeyDictionary[Network, dict[tuple[object, ...], tuple[float, float]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def can_stream(network: Network) -> bool:
@@ -55,7 +60,7 @@ def can_stream(network: Network) -> bool:
 def stream_costs(
     network: Network, dtype: torch.dtype, sides: tuple[int, ...], axis: int, rows: int
 ) -> tuple[float, float]:
-    """Return what strips take: bytes, and multiply-adds per voxel of the image.
+    """Return what strips take: bytes, and multiply-adds per voxel of the image; kept by network.
 
     Parameters
     ----------
@@ -70,6 +75,15 @@ def stream_costs(
     rows : int
         Of a strip.
     """
+    known, asked = _COUNTED.setdefault(network, {}), (dtype, sides, axis, rows)
+    if asked not in known:
+        known[asked] = _counted_costs(network, dtype, sides, axis, rows)
+    return known[asked]
+
+
+def _counted_costs(
+    network: Network, dtype: torch.dtype, sides: tuple[int, ...], axis: int, rows: int
+) -> tuple[float, float]:
     streamed = copy.deepcopy(network)
     compute_in_bands(streamed)
     if can_fuse(network.spec.ndim, dtype):
