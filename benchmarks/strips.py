@@ -86,9 +86,10 @@ def measure_both(name: str, precision: str, rounds: int) -> list[dict[str, objec
 
     from benchmarks.roofline import Pace
     from napari_tiled_unet.framewise import first_choice
+    from napari_tiled_unet.memory import memory_budget
     from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.planning import choose_tiles
-    from napari_tiled_unet.runtime import Runner, memory_budget
+    from napari_tiled_unet.runtime import Runner
     from napari_tiled_unet.strips import StripPlan
 
     model, frame = frame_of(name)

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from napari_tiled_unet import forecast as module
 from napari_tiled_unet.errors import OptionsError
-from napari_tiled_unet.events import Planned
+from napari_tiled_unet.events import Notice, Planned
 from napari_tiled_unet.forecast import Forecast, calibrate, duration, forecast, learn
 from napari_tiled_unet.image import Image
 from napari_tiled_unet.options import SegmentOptions
@@ -99,3 +100,18 @@ def test_durations(seconds: float, text: str) -> None:
 def test_text() -> None:
     assert Forecast(1, 1, 10, 3 * 2**20).text == "1 tile, 3 MiB"
     assert Forecast(4, 1200, 10, 2**30, 3.0).text == "1,200 tiles, 1.0 GiB, about 3 s"
+
+
+def test_a_measured_rate_leaves_the_check_to_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is good enough for a tile of nothing may not be for the image."""
+    monkeypatch.setattr("napari_tiled_unet.runtime._cpu_has_bfloat16", lambda: True)
+    steep = blob_model()
+    with torch.no_grad():
+        steep.network.head.weight.mul_(40)
+        steep.network.head.bias.mul_(40)
+    options = SegmentOptions.of(device="cpu", backend="torch")
+    calibrate(steep, options)
+    ramp = np.tile(np.linspace(0, 1, 96, dtype=np.float32), (64, 1))
+    events = list(iter_segment(ramp, steep, options=options))
+    assert any("differ from float32" in event.message for event in events if isinstance(event, Notice))
+    assert events[-1].provenance["precision"] == "float32"

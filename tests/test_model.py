@@ -239,3 +239,11 @@ def test_a_header_of_any_length_is_no_pickle(tmp_path: Path) -> None:
             break
     assert (tmp_path / "a.safetensors").read_bytes()[0] == 0x80
     assert read_spec(tmp_path / "a.safetensors").summary == "x" * more
+
+
+def test_a_name_may_have_a_dot(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILED_UNET_MODELS", str(model_file.parent))
+    dotted = model_file.rename(model_file.with_name("tiny-v1.2.safetensors"))
+    assert "tiny-v1.2" in [entry.name for entry in list_models()]
+    assert find_model("tiny-v1.2") == dotted
+    assert find_model(dotted) == dotted

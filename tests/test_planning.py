@@ -260,3 +260,15 @@ def test_who_waits_gets_smaller_tiles_if_they_cost_little(overlap: tuple[int, ..
     assert choose_soon(best, voxel_work=1.0, itemsize=4, choose=again) is best, "soon enough as it is"
     on_a_card = replace(best, costs=replace(best.costs, device="cuda"))
     assert choose_soon(on_a_card, voxel_work=2e5, itemsize=4, choose=again) is on_a_card
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_flat_stacks_overlap_as_their_padded_frames_do(depth: int) -> None:
+    flat, padded = (choose((z, 300, 300), NETWORK_3D, megabytes=10) for z in (depth, NETWORK_3D.stride[0]))
+    assert len(flat.plan) > 1
+    assert (flat.plan.overlap, flat.plan.tile) == (padded.plan.overlap, padded.plan.tile)
+    assert flat.overlap_from == "the receptive field"
+
+
+def test_one_tile_has_no_overlap_to_save_on() -> None:
+    assert choose((1, 1)).overlap_from == "the receptive field"

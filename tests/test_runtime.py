@@ -1,15 +1,13 @@
-"""Device, number format and memory."""
+"""Device and number format."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 
 from napari_tiled_unet import runtime
 from napari_tiled_unet.errors import OptionsError
-from napari_tiled_unet.runtime import GIB, choose_device, choose_precision, memory_budget
+from napari_tiled_unet.runtime import choose_device, choose_precision
 
 CPU = torch.device("cpu")
 
@@ -38,22 +36,3 @@ def test_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None
     assert choose_precision("auto", torch.device("mps")) == torch.float16
     with pytest.raises(OptionsError, match="precision 'float16' is slow and inexact on a CPU"):
         choose_precision("float16", CPU)
-
-
-def test_the_memory_asked_for_is_the_budget() -> None:
-    assert memory_budget(1.5, CPU) == int(1.5 * GIB)
-
-
-def test_free_memory_respects_the_control_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {"/sys/fs/cgroup/memory.max": "3000000", "/sys/fs/cgroup/memory.current": "1000000"}
-
-    def read_text(path: Path) -> str:
-        if str(path) in files:
-            return files[str(path)]
-        raise FileNotFoundError(path)
-
-    monkeypatch.setattr(runtime.Path, "read_text", read_text)
-    assert runtime.free_memory() == 2_000_000
-    assert memory_budget(None, CPU) == 1_200_000
-    files["/sys/fs/cgroup/memory.max"] = "max"
-    assert runtime.free_memory() > 2_000_000

@@ -295,3 +295,23 @@ def test_a_result_that_does_not_fit_memory_is_refused_before_the_work() -> None:
     with pytest.raises(MemoryBudgetError, match=r"the result of shape .* needs"):
         for _ in iter_segment(huge, "blobs", axes="tyx"):
             pass
+
+
+def test_a_models_spacing_may_have_other_units() -> None:
+    image = Image(PLANE, "yx", spacing=(0.25, 0.25))
+    model = blob_model(spacing=(250.0, 250.0), units="nanometer")
+    assert not [e for e in iter_segment(image, model) if isinstance(e, Notice) and "rescaled" in e.message]
+    np.testing.assert_array_equal(segment(image, model), segment(image, blob_model()))
+    half = segment(PLANE, model, spacing=0.5)
+    np.testing.assert_array_equal(half, segment(PLANE, blob_model(spacing=(0.25, 0.25)), spacing=0.5))
+    with pytest.raises(ValueError, match="units 'parsec' of the spacing are no length"):
+        blob_model(spacing=(1.0, 1.0), units="parsec")
+
+
+def test_kept_maps_may_be_a_part_of_something_larger() -> None:
+    stack = np.stack([PLANE, PLANE[::-1]])
+    room = np.zeros((2, 2, PLANE.shape[0], PLANE.shape[1] + 3), np.float32)
+    events = iter_segment(stack, "blobs", axes="tyx", keep_maps=lambda shape: room[..., : shape[-1]])
+    maps = list(events)[-1].maps
+    assert np.shares_memory(maps, room)
+    np.testing.assert_array_equal(maps[:, 1], list(iter_segment(PLANE[::-1], "blobs", keep_maps=True))[-1].maps)

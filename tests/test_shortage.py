@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from napari_tiled_unet import MemoryBudgetError, iter_segment, segment
+from napari_tiled_unet import MemoryBudgetError, iter_segment, segment, shortage
 from napari_tiled_unet.events import Finished, Notice, Planned, TileDone
 from napari_tiled_unet.runtime import Runner
+from napari_tiled_unet.targets import Objects
 from tests.models import blobs
 
 PLANE = blobs((200, 160), [(20, 20), (70, 30), (50, 100), (90, 120), (150, 80), (180, 20)])
@@ -119,3 +123,78 @@ def test_a_process_with_little_memory_finishes() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "same labels", done.stderr[-2000:]
+
+
+def test_rescaled_labels_do_not_depend_on_whether_maps_are_kept() -> None:
+    rng = np.random.default_rng(5)
+    noisy = PLANE + rng.integers(0, 700, PLANE.shape).astype(PLANE.dtype)
+    kept = list(iter_segment(noisy, "blobs", object_size=17, keep_maps=True, precision="float32"))[-1]
+    np.testing.assert_array_equal(kept.labels, segment(noisy, "blobs", object_size=17, precision="float32"))
+    assert kept.maps.dtype == np.float32
+    assert kept.maps.shape == (2, *PLANE.shape)
+
+
+@pytest.mark.parametrize("chosen", [{"blend": "gaussian"}, {"object_size": 17}])
+def test_maps_on_the_disk_stay_there(chosen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = segment(PLANE, "blobs", **chosen)
+    monkeypatch.setattr("napari_tiled_unet.framewise._MAPS_PART", 0.0)
+    decoded: list[np.ndarray] = []
+    decode = Objects.decode
+
+    def seen(self: Objects, maps: np.ndarray, options: Any) -> np.ndarray:
+        decoded.append(maps)
+        return decode(self, maps, options)
+
+    monkeypatch.setattr(Objects, "decode", seen)
+    for keep in (False, True):
+        events = list(iter_segment(PLANE, "blobs", keep_maps=keep, **chosen))
+        assert isinstance(decoded[-1].base if decoded[-1].base is not None else decoded[-1], np.memmap | mmap.mmap)
+        np.testing.assert_array_equal(events[-1].labels, expected)
+
+
+def test_a_full_disk_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, start: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shortage.os, "posix_fallocate", full, raising=False)
+    with pytest.raises(
+        MemoryBudgetError, match=r"fits neither the memory nor .* \(No space left on device\); make room"
+    ):
+        shortage.zeros_or_disk((10, 10), np.float32, free=0)
+
+
+@pytest.mark.parametrize("allocates", [True, False])
+def test_room_on_the_disk_is_taken_at_once(allocates: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not allocates:
+        monkeypatch.delattr(shortage.os, "posix_fallocate", raising=False)
+        monkeypatch.setattr(shortage, "_CLAIMED_AT_ONCE", 300)
+    taken: list[int] = []
+    memmap = np.memmap
+
+    def made(file: Any, *rest: Any, **named: Any) -> Any:
+        taken.append(os.fstat(file.fileno()).st_blocks * 512)
+        return memmap(file, *rest, **named)
+
+    monkeypatch.setattr(shortage.np, "memmap", made)
+    array = shortage.zeros_or_disk((100, 100), np.float32, free=0)
+    assert taken[0] >= array.nbytes
+    assert not array.any()
+    assert shortage.is_on_disk(array)
+    assert not shortage.is_on_disk(array.astype(np.float16))
+
+
+def test_memory_that_is_short_for_the_certificate_costs_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*arguments: Any, **named: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes")
+
+    monkeypatch.setattr("napari_tiled_unet.framewise.certify", short)
+    events = list(iter_segment(PLANE, "blobs", tile=64, overlap=10))
+    assert events[-1].provenance["seam_error"] is None
+    np.testing.assert_array_equal(events[-1].labels, segment(PLANE, "blobs"))
+
+    def broken(*arguments: Any, **named: Any) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr("napari_tiled_unet.framewise.certify", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        segment(PLANE, "blobs", tile=64, overlap=10)

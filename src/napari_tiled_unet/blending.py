@@ -85,6 +85,7 @@ class Blend:
         self._plan, self._channels, self._mode, self._dtype = plan, channels, mode, np.dtype(dtype)
         self._missing = set(range(len(plan)))
         self._out: Any = out
+        self._allocate = allocate
         if mode == "gaussian":
             if self._dtype.kind != "f":
                 raise OptionsError(f"dtype={self._dtype} cannot hold a weighted mean; take a float, or blend='crop'")
@@ -179,8 +180,9 @@ class Blend:
                 f"{len(self._missing)} of {len(self._plan)} tiles were not added (the first is {min(self._missing)}); "
                 "add every tile of the plan before finishing"
             )
-        if self._mode == "gaussian":
-            self._out = self._out.astype(self._dtype, copy=False)
+        if self._mode == "gaussian" and self._out.dtype != self._dtype:
+            sums, self._out = self._out, self._allocate(self._out.shape, self._dtype)
+            self._out[...] = sums
         return cast("npt.NDArray[Any]", self._out)
 
     def _add_weighted(self, tile: Tile, maps: npt.NDArray[Any]) -> None:

@@ -160,7 +160,7 @@ def fault_labels(predicted: Labels, true: Labels, comparison: Comparison) -> npt
 def _values(labels: Labels) -> npt.NDArray[Any]:
     import fastremap
 
-    values = fastremap.unique(np.ascontiguousarray(labels))
+    values = fastremap.unique(np.ascontiguousarray(labels, labels.dtype.newbyteorder("=")))
     kept: npt.NDArray[Any] = values[values > 0]
     return kept
 

@@ -17,8 +17,9 @@ import numpy as np
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.framewise import first_choice
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
+from napari_tiled_unet.memory import GIB, free_memory, memory_budget
 from napari_tiled_unet.region import Region
-from napari_tiled_unet.runtime import GIB, Runner, choose_device, choose_precision, free_memory, memory_budget
+from napari_tiled_unet.runtime import Runner, choose_device, choose_precision
 
 if TYPE_CHECKING:
     import torch
@@ -144,9 +145,18 @@ def calibrate(model: Model, options: SegmentOptions) -> None:
     stride = model.network.stride
     side = _PROBE_VOXELS ** (1 / len(stride))
     shape = tuple(max(1, round(side / s)) * s for s in stride)
-    tile = np.zeros((1, len(model.spec.channels), *shape), np.float32)
-    # Of one view, as every rate is per voxel that the network computes.
-    runner = Runner.of(model.network, model.spec.target.activate, options.changed(flips=False), device, dtype)
+    # Noise, so that what is timed is what a run would take: on an empty tile every number format is good enough.
+    tile = np.random.default_rng(0).random((1, len(model.spec.channels), *shape), np.float32)
+    # Of one view, as every rate is per voxel that the network computes; not left for the next run, which is to
+    # check its backend on a tile of its own.
+    runner = Runner(
+        model.network,
+        model.spec.target.activate,
+        device,
+        dtype,
+        backend=options.backend,
+        checked=options.precision == "auto",
+    )
     runner.run(tile)  # the first is slower: memory, threads, choice of kernels
     started = time.perf_counter()
     runner.run(tile)

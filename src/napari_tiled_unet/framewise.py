@@ -18,12 +18,12 @@ from napari_tiled_unet.candidates import Costs, Large
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Notice, Planned, TileDone
 from napari_tiled_unet.flips import views_of
+from napari_tiled_unet.memory import free_memory
 from napari_tiled_unet.normalise import Normalisation, Statistics, measure
 from napari_tiled_unet.planning import Choice, choose_soon, choose_tiles, take_strips
 from napari_tiled_unet.predict import Empty, Manner, SmallerBatches, TileShortageError, iter_predict
-from napari_tiled_unet.runtime import free_memory
 from napari_tiled_unet.seams import SeamError, certify
-from napari_tiled_unet.shortage import zeros_or_disk
+from napari_tiled_unet.shortage import is_on_disk, is_shortage, zeros_or_disk
 
 if TYPE_CHECKING:
     import torch
@@ -118,9 +118,8 @@ class Framewise:
             self._certified = True
             self.seam_error = self._certificate(data, statistics, maps[: self.n_maps])
         del data
-        maps = self.grid.to_image(maps)
-        # Half precision whatever is kept, so that labels do not depend on it.
-        return spec.target.decode(maps[: self.n_maps].astype(np.float16, copy=False), options), maps
+        maps = self.grid.to_image(maps, np.float32 if self.wishes.keep_maps else np.float16, _allocate)
+        return spec.target.decode(_half(maps[: self.n_maps]), options), maps
 
     @property
     def n_maps(self) -> int:
@@ -158,7 +157,7 @@ class Framewise:
             # Here, and not where it was caught: there the error still holds what filled the memory.
             self.tiles_done, self.tiles_empty = before
             yield from self._smaller_tiles(short, frames_left)
-        if isinstance(maps, np.memmap):
+        if is_on_disk(maps):
             yield Notice(f"maps of {maps.nbytes / 2**30:.2f} GiB do not fit the memory and lie in a temporary file")
         return maps
 
@@ -225,13 +224,14 @@ class Framewise:
 
     def _manner(self) -> Manner:
         wishes, spec = self.wishes, self.model.spec
-        free = free_memory()
+        # Rescaled from half precision whatever is kept, so that labels do not depend on it.
+        exact = wishes.keep_maps and not self.grid.differs
         return Manner(
             blend=self.options.blend,
             # One by one under a focus, so that a move counts at once.
             batch=self.choice.batch if wishes.focus is None else 1,
-            dtype=np.float32 if wishes.keep_maps else np.float16,
-            allocate=lambda shape, dtype: zeros_or_disk(shape, dtype, _MAPS_PART * free),
+            dtype=np.float32 if exact else np.float16,
+            allocate=_allocate,
             empty=_empty(spec, self.n_results) if self.options.overlap != "exact" else None,
             live=wishes.live,
             focus=wishes.focus,
@@ -252,9 +252,11 @@ class Framewise:
                 reach=network.receptive_field,
                 windows=self.options.seam_windows,
             )
-        except MemoryBudgetError:
+        except Exception as error:
             # A window needs the context that tiles may have had to do without.
-            return None
+            if is_shortage(error):
+                return None
+            raise
 
 
 def first_choice(
@@ -303,6 +305,19 @@ def first_choice(
     strips = _in_strips(choice, network, dtype, found.voxel_work)
     saved = choice.considered[0].work_ratio / strips.considered[0].work_ratio
     return strips if torch_alone or saved >= _WORTH_TORCH else choice
+
+
+def _allocate(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return zeros_or_disk(shape, dtype, _MAPS_PART * free_memory())
+
+
+def _half(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return maps in half precision, as labels are decoded from them whatever is kept."""
+    if maps.dtype == np.float16:
+        return maps
+    half = _allocate(maps.shape, np.float16)
+    half[...] = maps
+    return half
 
 
 def _in_strips(choice: Choice, network: Network, dtype: torch.dtype, voxel_work: float) -> Choice:

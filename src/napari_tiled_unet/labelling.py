@@ -100,7 +100,7 @@ def centre_map(labels: Labels, spacing: Sequence[float] | None = None) -> npt.ND
     _check_labels(labels)
     size = _checked_spacing(spacing, labels.ndim)
     out = np.zeros(labels.shape, np.float32)
-    compact, _ = fastremap.renumber(np.ascontiguousarray(labels), in_place=False)
+    compact, _ = fastremap.renumber(np.ascontiguousarray(labels, labels.dtype.newbyteorder("=")), in_place=False)
     flat = np.flatnonzero(compact)
     if not flat.size:
         return out

@@ -5,6 +5,7 @@ What does not suit is refused here, before any work.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.events import Notice
-from napari_tiled_unet.image import Image, image_from_array, luminance
+from napari_tiled_unet.image import Image, image_from_array, luminance, micrometres_per
 from napari_tiled_unet.io import read_image
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 # Rescaling by less than this is not worth the blur of interpolation.
 _SAME_SCALE = 0.02
+
+# Makes an array from shape and dtype.
+Allocate = Callable[..., npt.NDArray[Any]]
 
 
 def match_image(image: Any, model: Model, options: SegmentOptions) -> tuple[Image, list[Notice]]:
@@ -42,7 +46,7 @@ def match_image(image: Any, model: Model, options: SegmentOptions) -> tuple[Imag
     if options.spacing == "none":
         source = replace(source, spacing=None)
     elif options.spacing is not None:
-        source = source.with_spacing(options.spacing, model.spec.units)
+        source = source.with_spacing(options.spacing)
     missing = set(model.spec.axes) - set(source.axes)
     if missing:
         raise ImageError(
@@ -111,7 +115,9 @@ def match_scale(source: Image, model: Model, options: SegmentOptions) -> tuple[t
                 "nothing is rescaled; object_size rescales"
             )
         return same, None
-    return tuple(s / m for s, m in zip(spacing, spec.spacing, strict=True)), None
+    unit = micrometres_per(spec.units)
+    assert unit is not None, "the spec was checked"
+    return tuple(s / (m * unit) for s, m in zip(spacing, spec.spacing, strict=True)), None
 
 
 @dataclass(frozen=True)
@@ -141,19 +147,23 @@ class Grid:
 
     def to_network(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Rescale a finite frame ``(c, ...)`` to the network's voxels."""
-        return _resized(frame, self.network) if self.differs else frame
+        return _resized(frame, self.network, np.float32, np.empty) if self.differs else frame
 
-    def to_image(self, maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Rescale maps ``(k, ...)`` back to the image's voxels."""
-        return _resized(maps, self.image) if self.differs else maps
+    def to_image(
+        self, maps: npt.NDArray[Any], dtype: npt.DTypeLike = np.float32, allocate: Allocate = np.empty
+    ) -> npt.NDArray[Any]:
+        """Rescale maps ``(k, ...)`` back to the image's voxels, into an array of ``dtype`` that ``allocate`` makes."""
+        return _resized(maps, self.image, dtype, allocate) if self.differs else maps
 
 
-def _resized(channels: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def _resized(
+    channels: npt.NDArray[Any], shape: tuple[int, ...], dtype: npt.DTypeLike, allocate: Allocate
+) -> npt.NDArray[Any]:
     """Resize ``(c, ...)`` channel by channel: linear, low-passed where it shrinks."""
     from skimage.transform import resize
 
     shrinks = any(new < old for new, old in zip(shape, channels.shape[1:], strict=True))
-    out = np.empty((len(channels), *shape), np.float32)
+    out = allocate((len(channels), *shape), dtype)
     for target, channel in zip(out, channels, strict=True):
         target[...] = resize(channel, shape, order=1, mode="reflect", anti_aliasing=shrinks, preserve_range=True)
     return out

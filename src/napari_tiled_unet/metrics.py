@@ -243,7 +243,7 @@ def consecutive(labels: Labels, name: str = "the") -> tuple[npt.NDArray[Any], np
 
     if labels.dtype.kind not in "ui":
         raise ImageError(f"{name} labels are {labels.dtype}, they must be integers with 0 as background")
-    flat = labels.ravel()
+    flat = labels.ravel().astype(labels.dtype.newbyteorder("="), copy=False)
     lowest, highest = (int(flat.min()), int(flat.max())) if flat.size else (0, 0)
     if lowest < 0:
         raise ImageError(f"{name} labels go down to {lowest}; number the objects from 1, with 0 as background")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_tiled_unet.errors import FileError, ModelError
+from napari_tiled_unet.image import micrometres_per
 from napari_tiled_unet.networks.spec import NetworkSpec
 from napari_tiled_unet.normalise import Normalisation
 from napari_tiled_unet.targets import Target
@@ -67,7 +68,7 @@ class ModelSpec(BaseModel):
     spacing : tuple of float or None
         Voxel size, per axis, of the images it was trained on; None when unknown.
     units : str
-        Unit of ``spacing``.
+        Unit of ``spacing``, a length by its name or symbol.
     object_size : float or None
         Typical diameter, in voxels of the x axis, of the objects it was trained on.
     normalisation : Normalisation
@@ -128,6 +129,8 @@ class ModelSpec(BaseModel):
             )
         if self.spacing is not None and len(self.spacing) != len(self.axes):
             raise ValueError(f"spacing {self.spacing} must have one number per axis of {self.axes!r}")
+        if self.spacing is not None and micrometres_per(self.units) is None:
+            raise ValueError(f"units {self.units!r} of the spacing are no length that is known, such as 'micrometer'")
         if any(len(point.overlap) != len(self.axes) for point in self.seams):
             raise ValueError(f"the overlaps of seams must have one number per axis of {self.axes!r}")
         if self.empty_below is not None and self.target.kind == "classes" and not self.target.background:
@@ -207,6 +210,12 @@ def find_model(name: str | Path) -> Path:
         If there is no such model.
     """
     text = str(name)
+    # By its name first: a name may have a dot, as paths have.
+    if os.sep not in text:
+        for folder in (user_folder(), bundled_folder()):
+            path = folder / f"{text}.safetensors"
+            if path.exists():
+                return path
     if text.endswith(".safetensors") or os.sep in text or Path(text).suffix:
         path = Path(text).expanduser()
         if path.is_dir():
@@ -216,10 +225,6 @@ def find_model(name: str | Path) -> Path:
                 f"model file {text!r} does not exist; give the path of a .safetensors file or a name from {_names()}"
             )
         return path
-    for folder in (user_folder(), bundled_folder()):
-        path = folder / f"{text}.safetensors"
-        if path.exists():
-            return path
     raise ModelError(f"model {text!r} is unknown; the known ones are {_names()}; own models go into {user_folder()}")
 
 

@@ -97,8 +97,8 @@ class Options(BaseModel):
     @field_validator("device", check_fields=False)
     @classmethod
     def _known_device(cls, value: str) -> str:
-        kind, _, number = value.partition(":")
-        if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        kind, colon, number = value.partition(":")
+        if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not (kind == "cuda" and number.isdigit())):
             raise ValueError("device must be auto, cpu, cuda, cuda:N or mps")
         return value
 

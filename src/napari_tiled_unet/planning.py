@@ -21,7 +21,7 @@ _GIB = 2**30
 # many times the cost of larger tiles that may be.
 _SOON_WORK = {4: 4e10, 2: 1.5e11}
 _WORTH_SOON = 1.25
-# Above this many computed voxels per voxel, auto takes a smaller overlap than the exact one.
+# Above this many computed voxels per voxel of the padded frame, auto takes a smaller overlap than the exact one.
 _DEAREST_OVERLAP = 3.0
 
 
@@ -233,7 +233,8 @@ def _affordable(
             refused = error
             continue
         found = plan, considered, name if part == 1 else f"1/{part} of {name}, more would cost too much"
-        if plan.work_ratio <= _DEAREST_OVERLAP:
+        # Against the padded frame: no overlap spares the padding.
+        if plan.voxels_computed <= _DEAREST_OVERLAP * math.prod(plan.padded):
             break
     if found is None:
         assert refused is not None

@@ -1,4 +1,4 @@
-"""Where and how a network runs: device, number format, memory, and the run itself."""
+"""Where and how a network runs: device, number format, and the run itself."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from napari_tiled_unet.events import Notice
     from napari_tiled_unet.networks.zoo import Network
     from napari_tiled_unet.options import BackendName, Precision, SegmentOptions
-
-GIB = 2**30
 
 
 def choose_device(name: str, backend: BackendName = "auto") -> torch.device:
@@ -84,47 +82,6 @@ def _cpu_has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def memory_budget(memory: float | None, device: torch.device) -> int:
-    """Return the bytes that a run may use.
-
-    Parameters
-    ----------
-    memory : float or None
-        What the user allows, in GiB; None takes 60 % of what is free now (80 % on a
-        CUDA device), control-group limits respected.
-    device : torch.device
-        Where the network runs.
-    """
-    if memory is not None:
-        return int(memory * GIB)
-    if device.type == "cuda":
-        import torch
-
-        return int(0.8 * torch.cuda.mem_get_info(device)[0])
-    return int(0.6 * free_memory())
-
-
-def free_memory() -> int:
-    """Return the bytes of host memory that are free to this process.
-
-    The smaller of what the system has and what the control group (a container, a batch
-    job) still allows.
-    """
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    for limit, usage in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            allowed = int(Path(limit).read_text()) - int(Path(usage).read_text())
-        except (OSError, ValueError):
-            continue
-        free = min(free, max(allowed, 0))
-    return free
-
-
 # Backends that were made ready and checked, by network; one that is in use is not among them.
 _SETTLED: weakref.WeakKeyDictionary[Network, dict[tuple[object, ...], list[Backend]]] = weakref.WeakKeyDictionary()
 
@@ -133,6 +90,11 @@ def _leave_for_the_next(held: list[Backend], settled: list[Backend]) -> None:
     # One is enough: runs of a model beside each other are rare.
     if held and not settled:
         settled.extend(held)
+
+
+def _changes(tensor: torch.Tensor) -> int:
+    # Those of inference mode are not counted.
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class Runner:
@@ -221,7 +183,7 @@ class Runner:
         checked = options.precision == "auto"
         runner = cls(network, activate, device, dtype, backend=options.backend, checked=checked, flips=flips)
         # In-place changes of weights count; another object is another network.
-        weights = sum(p._version for p in network.parameters())
+        weights = sum(_changes(t) for t in (*network.parameters(), *network.buffers()))
         # So does what is made of its logits: models of different targets may share a network.
         key = (weights, activate, str(device), runner.precision, runner.backend, runner._checked)
         settled = _SETTLED.setdefault(network, {}).setdefault(key, [])

@@ -19,10 +19,11 @@ from napari_tiled_unet.events import Event, Finished, FrameDone, Notice, Planned
 from napari_tiled_unet.framewise import Framewise, Wishes, first_choice
 from napari_tiled_unet.io import smallest_label_dtype
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
+from napari_tiled_unet.memory import GIB, free_memory, memory_budget
 from napari_tiled_unet.model import Model, ModelSpec, load_model
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
 from napari_tiled_unet.region import Region
-from napari_tiled_unet.runtime import GIB, Runner, choose_device, choose_precision, free_memory, memory_budget
+from napari_tiled_unet.runtime import Runner, choose_device, choose_precision
 from napari_tiled_unet.strips import StripPlan
 
 if TYPE_CHECKING:
@@ -247,10 +248,9 @@ def _spread_of(spec: ModelSpec) -> int:
 def _all_frames(frames: list[Frame], framewise: Framewise, shape: tuple[int, ...]) -> Generator[Event, None, _Results]:
     """Yield the events of every frame; return labels and maps of the image, the spread last, and how many objects."""
     spec, wishes = framewise.model.spec, framewise.wishes
-    n_results, n_spatial = framewise.n_results, len(spec.axes)
     are_objects = spec.target.kind == "objects"
     labels = np.zeros(shape if len(frames) > 1 else (), np.uint32)
-    maps = _room_for_maps((n_results, *shape), wishes)
+    maps = _room_for_maps((framewise.n_results, *shape), wishes)
     counts, starts = [0] * len(frames), [0] * len(frames)
     waiting = list(frames)
     while waiting:
@@ -268,7 +268,8 @@ def _all_frames(frames: list[Frame], framewise: Framewise, shape: tuple[int, ...
         kept = None
         if maps is not None:
             kept = frame_maps.astype(np.float32, copy=False)
-            maps.reshape(n_results, len(frames), *shape[-n_spatial:])[:, frame.index] = kept
+            for of_all, of_frame in zip(maps, kept, strict=True):
+                of_all[frame.position] = of_frame
             kept = kept[: framewise.n_maps]
         del frame_labels, frame_maps
         yield FrameDone(frame.index, frame.position, labels[frame.position], count, kept)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from napari_tiled_unet.errors import MemoryBudgetError
+
+_CLAIMED_AT_ONCE = 2**24
 
 # What libraries say when an allocation fails and their error has no class of its own.
 _SIGNS = (
@@ -49,7 +54,7 @@ def zeros_or_disk(shape: tuple[int, ...], dtype: npt.DTypeLike, free: float = ma
 
     Raises
     ------
-    OSError
+    MemoryBudgetError
         If the disk is full as well.
     """
     needed = math.prod(shape) * np.dtype(dtype).itemsize
@@ -60,4 +65,26 @@ def zeros_or_disk(shape: tuple[int, ...], dtype: npt.DTypeLike, free: float = ma
             pass
     # The map keeps the file open, and with it its room on the disk.
     with tempfile.TemporaryFile(prefix="tiled-unet-") as file:
+        try:
+            _claim(file, needed)
+        except OSError as error:
+            raise MemoryBudgetError(
+                f"an array of {needed / 2**30:.2f} GiB fits neither the memory nor {tempfile.gettempdir()} "
+                f"({error.strerror}); make room, name another folder in TMPDIR, or segment a part of the image"
+            ) from error
         return np.memmap(file, dtype, mode="w+", shape=shape)
+
+
+def is_on_disk(array: npt.NDArray[Any]) -> bool:
+    """Whether an array of :func:`zeros_or_disk`, and not a copy of it, lies in a file."""
+    return getattr(array, "_mmap", None) is not None
+
+
+def _claim(file: IO[bytes], size: int) -> None:
+    """Take room on the disk now: where a page of a map finds none, the process is killed."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, _CLAIMED_AT_ONCE):
+        file.write(bytes(min(_CLAIMED_AT_ONCE, size - start)))
+    file.flush()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import subprocess
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from napari_tiled_unet import iter_segment
+from napari_tiled_unet import iter_segment, segment
 from napari_tiled_unet.backends import choice, conversion, interface, retention
 from napari_tiled_unet.backends.choice import busiest_crop, choose_backend
 from napari_tiled_unet.backends.interface import RUNTIMES, Prepared
@@ -22,6 +25,7 @@ from napari_tiled_unet.backends.openvino import OpenvinoBackend
 from napari_tiled_unet.backends.pytorch import TorchBackend
 from napari_tiled_unet.errors import MemoryBudgetError, OptionsError
 from napari_tiled_unet.events import Finished, Notice
+from napari_tiled_unet.options import BackendName
 from napari_tiled_unet.runtime import Runner, choose_device
 from tests.backends.test_agreement import IMAGES, network, plain, tiles_of
 from tests.models import blob_model
@@ -353,7 +357,8 @@ def test_a_signal_after_openvino_is_survived() -> None:
 
 
 def test_without_room_for_compiled_kernels_torch_uses_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = TorchBackend(prepared(), "float32")
+    held = prepared()
+    backend = TorchBackend(held, "float32")
     expected = backend.run(TILES)
 
     def no_room(x: torch.Tensor) -> torch.Tensor:
@@ -368,3 +373,67 @@ def test_without_room_for_compiled_kernels_torch_uses_its_own(monkeypatch: pytes
     assert enabled == [False]
     flags: Any = torch.backends.mkldnn
     assert flags.enabled, "put back"
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx", "openvino"])
+def test_a_network_goes_when_nobody_uses_it(backend: BackendName) -> None:
+    model = blob_model()
+    network = weakref.ref(model.network)
+    segment(IMAGES[2], model, axes="yx", backend=backend, device="cpu", precision="float32")
+    del model
+    gc.collect()
+    assert network() is None
+
+
+def test_a_conversion_that_nobody_keeps_leaves_nothing_behind(empty_cache: Path) -> None:
+    def write(network: Any, example: Any, folder: Path) -> None:
+        (folder / "model.onnx").write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        conversion.converted(prepared(), "kind", write)
+    assert list((empty_cache / "converted").iterdir()) == []
+
+    def beaten(network: Any, example: Any, folder: Path) -> None:
+        (folder / "model.onnx").write_bytes(b"mine")
+        final = folder.parent / f"kind-{conversion.fingerprint(prepared_once.network, prepared_once.activate)}"
+        final.mkdir()
+        (final / "model.onnx").write_bytes(b"theirs")
+
+    prepared_once = prepared()
+    folder = conversion.converted(prepared_once, "kind", beaten)
+    assert (folder / "model.onnx").read_bytes() == b"theirs"
+    assert list((empty_cache / "converted").iterdir()) == [folder]
+
+
+def test_where_the_cache_cannot_be_written_nothing_stays_after_the_process(tmp_path: Path) -> None:
+    script = """
+        import numpy as np
+        from napari_tiled_unet import segment
+        segment(np.zeros((40, 40), np.uint8), "nuclei", backend="onnx", device="cpu", precision="float32")
+    """
+    nowhere = tmp_path / "file"
+    nowhere.write_text("no folder")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "TILED_UNET_CACHE": str(nowhere / "cache"), "TMPDIR": str(scratch)}
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)]
+    subprocess.run(command, check=True, env=environment)
+    assert list(scratch.glob("tiled-unet*")) == []
+
+
+def test_changed_buffers_are_another_network() -> None:
+    model = blob_model()
+    options: dict[str, Any] = {"axes": "yx", "backend": "torch", "device": "cpu", "precision": "float32"}
+    assert segment(IMAGES[2], model, **options).any()
+    with torch.no_grad():
+        for name, buffer in model.network.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.add_(5)
+    assert not segment(IMAGES[2], model, **options).any()
+
+
+def test_a_model_of_inference_mode_runs() -> None:
+    with torch.inference_mode():
+        labels = segment(IMAGES[2], blob_model(), axes="yx", backend="torch", device="cpu", precision="float32")
+    np.testing.assert_array_equal(labels, segment(IMAGES[2], blob_model(), axes="yx", backend="torch", device="cpu"))

@@ -8,6 +8,7 @@ costs time, never a run.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import hashlib
 import os
@@ -76,12 +77,19 @@ def converted(prepared: Prepared, kind: str, write: Callable[[torch.nn.Module, t
     spec = prepared.network.spec
     # Two tiles of unlike sides, so that no side is taken for a constant or for another.
     sides = Sides.of(prepared.network)(tuple(s * (2 + i) for i, s in enumerate(prepared.network.stride)))
-    write(network, torch.zeros((2, spec.in_channels, *sides)), beside)
+    try:
+        write(network, torch.zeros((2, spec.in_channels, *sides)), beside)
+    except BaseException:
+        forget(beside)
+        raise
     try:
         beside.rename(folder)
     except OSError:
         # Another process was first, or the cache cannot be written.
-        return folder if folder.is_dir() else beside
+        if not folder.is_dir():
+            atexit.register(forget, beside)
+            return beside
+        forget(beside)
     _forget_oldest(folder.parent)
     return folder
 

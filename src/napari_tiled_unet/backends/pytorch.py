@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -33,7 +34,9 @@ class TorchBackend:
 
     def __init__(self, prepared: Prepared, precision: str) -> None:
         self.precision = precision
-        self._prepared, self._device, self._activate = prepared, prepared.device, prepared.activate
+        self._device, self._activate = prepared.device, prepared.activate
+        # Weakly: a backend is kept for as long as its network lives, and must not be why it does.
+        self._original = weakref.ref(prepared.network)
         self._dtype: torch.dtype = getattr(torch, precision)
         ndim = prepared.network.spec.ndim
         self._layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
@@ -43,7 +46,9 @@ class TorchBackend:
             fuse_convolutions(self._network)
 
     def _copy(self) -> Network:
-        network = copy.deepcopy(self._prepared.network).eval().requires_grad_(False)
+        original = self._original()
+        assert original is not None, "whoever runs a network holds it"
+        network = copy.deepcopy(original).eval().requires_grad_(False)
         fold_norms(network)
         if self._device.type == "cpu":
             compute_in_bands(network)

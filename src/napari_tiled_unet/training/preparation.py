@@ -11,8 +11,9 @@ import numpy as np
 
 from napari_tiled_unet.errors import FileError, ImageError, OptionsError
 from napari_tiled_unet.io import require_writable
+from napari_tiled_unet.memory import memory_budget
 from napari_tiled_unet.model import Model, load_model
-from napari_tiled_unet.runtime import choose_device, choose_precision, memory_budget
+from napari_tiled_unet.runtime import choose_device, choose_precision
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.training.augmentation import Augmenter
 from napari_tiled_unet.training.choices import choose_dimensions, choose_normalisation, make_plan

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_tiled_unet.runtime import GIB, free_memory
+from napari_tiled_unet.errors import MemoryBudgetError
+from napari_tiled_unet.memory import GIB, free_memory
+from napari_tiled_unet.shortage import zeros_or_disk
 from napari_tiled_unet.viewer.layers import labels_axes, labels_for_layer, labels_placement
 
 if TYPE_CHECKING:
@@ -39,13 +41,13 @@ def room_for_maps(shape: tuple[int, ...], memory: float | None = None) -> Maps |
         GiB that a run may use; what is free by default. Maps take a quarter of it.
     """
     size = math.prod(shape) * 4
-    if size <= _PART * (free_memory() if memory is None else memory * GIB):
-        return np.zeros(shape, np.float32)
-    if size > 0.5 * shutil.disk_usage(tempfile.gettempdir()).free:
+    room = _PART * (free_memory() if memory is None else memory * GIB)
+    if size > max(room, 0.5 * shutil.disk_usage(tempfile.gettempdir()).free):
         return None
-    # Deleted by the system when the last array that looks into it is gone.
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=shape)
+    try:
+        return zeros_or_disk(shape, np.float32, room)
+    except MemoryBudgetError:
+        return None
 
 
 def entropy(maps: Maps, target: Target) -> Maps:
