@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_tiled_unet import cli, read_image, write_labels
 from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.model import save_model
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.recipe import parse_recipe, read_recipe, write_recipe
 from napari_tiled_unet.segmentation import segment
 from napari_tiled_unet.viewer.form import option_rows, options_from_rows, rows_of
 from napari_tiled_unet.viewer.layers import METADATA_KEY
 from napari_tiled_unet.viewer.regions import RANGE, WHOLE
+from tests.models import blob_model
 from tests.viewer.test_segment_widget import PLANE, result
 
 if TYPE_CHECKING:
@@ -125,6 +128,38 @@ class TestCopied:
         assert "napari's console" in notified[-1][1]
         assert " IMAGE " in copied(docked, "command", qtbot)
         assert "save it" in notified[-1][1]
+
+    def test_a_layer_that_is_not_what_its_file_holds_is_named_in_the_console(
+        self, viewer: Viewer, docked: SegmentWidget, qtbot: Any, field: Path, tmp_path: Path
+    ) -> None:
+        (layer,) = viewer.open(field, plugin="napari")
+        assert repr(str(field)) in copied(docked, "python", qtbot)
+        layer.data = layer.data.max() - layer.data
+        text = copied(docked, "python", qtbot)
+        assert str(field) not in text
+        assert f"viewer.layers[{layer.name!r}].data" in text
+        assert "IMAGE" in copied(docked, "command", qtbot)
+        viewer.layers.clear()
+        two = tmp_path / "two.tif"
+        tifffile.imwrite(two, np.stack([PLANE, PLANE]), metadata={"axes": "CYX"}, imagej=True)
+        for layer in viewer.open(two, plugin="napari", channel_axis=0):
+            docked.layer = layer
+            assert str(two) not in copied(docked, "python", qtbot)
+
+    def test_before_a_run_the_layers_voxels_are_written(
+        self, viewer: Viewer, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+        save_model(blob_model(name="scaled", spacing=(0.5, 0.5)), tmp_path / "scaled.safetensors")
+        monkeypatch.setenv("TILED_UNET_MODELS", str(tmp_path))
+        widget = SegmentWidget(viewer)
+        viewer.window.add_dock_widget(widget, name="Segment")
+        layer = viewer.add_image(PLANE, name="cells", scale=(0.25, 0.25), units=("um", "um"))
+        widget.control("model").value = "scaled"
+        assert "spacing=(0.25, 0.25)" in copied(widget, "python", qtbot)
+        layer.units = ("pixel", "pixel")
+        assert "spacing='none'" in copied(widget, "python", qtbot)
 
     def test_colours_and_levels(self, viewer: Viewer, docked: SegmentWidget, qtbot: Any) -> None:
         grey = (PLANE // 4).astype(np.uint8)

@@ -6,15 +6,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from magicgui.widgets import Container, Widget
 from napari.utils.notifications import show_info
 from qtpy.QtGui import QAction  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication, QFileDialog, QMenu
 
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
+from napari_tiled_unet.io import read_image
+from napari_tiled_unet.model import find_model, read_spec
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.recipe import as_command, as_python, parse_recipe, read_recipe, write_recipe
-from napari_tiled_unet.viewer.layers import METADATA_KEY, is_image_layer
+from napari_tiled_unet.viewer.layers import METADATA_KEY, data_of, image_from_layer, is_image_layer
 from napari_tiled_unet.viewer.rows import push_button, side_by_side
 from napari_tiled_unet.viewer.running import tell
 
@@ -22,16 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import napari.layers
+    import numpy.typing as npt
 
+# Voxels along an axis by which a layer is compared with its file.
+_COMPARED = 256
 _FILES = "Recipe (*.yaml *.yml)"
 
 
-def image_expression(layer: napari.layers.Image, axes: str, level: int = 0) -> tuple[str, str]:
+def image_expression(layer: napari.layers.Image, axes: str, level: int = 0, path: str | None = None) -> tuple[str, str]:
     """Return the Python that stands for a layer's image at a resolution, and the imports that it needs.
 
-    The path of its file where it was read from one, else its data in napari's console.
+    The path of its file where it is what that holds, else its data in napari's console.
     """
-    path = source_path(layer)
     if path is not None:
         return repr(path), ""
     data = f"viewer.layers[{layer.name!r}].data" + (f"[{level}]" if layer.multiscale else "")
@@ -41,12 +46,32 @@ def image_expression(layer: napari.layers.Image, axes: str, level: int = 0) -> t
     return data, ""
 
 
-def source_path(layer: napari.layers.Image) -> str | None:
-    """Return the file that a layer was read from, if it was read from one alone."""
+def source_path(layer: napari.layers.Image, axes: str, level: int = 0) -> str | None:
+    """Return the file that a layer was read from, if read anew it is what the layer shows.
+
+    It is not where a reader made several layers of it, or the data were replaced: the axes would
+    not fit, or the middle of the image differs.
+    """
     path = layer.source.path
     if path is None or "://" in str(path) or not Path(path).exists():
         return None
-    return str(path)
+    shown = data_of(layer, level)
+    try:
+        file = read_image(path, axes=axes, level=level)
+        same = file.shape == tuple(shown.shape) and bool((_middle(file.data, axes) == _middle(shown, axes)).all())
+    except (TiledUnetError, OSError):
+        return None
+    return str(path) if same else None
+
+
+def _middle(data: Any, axes: str) -> npt.NDArray[np.float64]:
+    """Return a part of an image in its middle that is quick to read, whatever its type; NaN as 0."""
+    sides = {"y": _COMPARED, "x": _COMPARED, "c": data.shape[axes.index("c")] if "c" in axes else 1}
+    box = tuple(
+        slice(start := max(0, (n - sides.get(axis, 1)) // 2), start + sides.get(axis, 1))
+        for axis, n in zip(axes, data.shape, strict=True)
+    )
+    return np.nan_to_num(np.asarray(data[box]).astype(np.float64))
 
 
 def last_run(labels: napari.layers.Labels | None) -> SegmentOptions | None:
@@ -137,31 +162,40 @@ class Repeat(Container[Widget]):
             If there is no image, or the form says what cannot be.
         """
         layer, axes, labels = self._source()
-        options = last_run(labels) or self._options()
+        ran = last_run(labels)
+        options = ran or self._options()
         if layer is None:
             raise OptionsError("nothing can be written down without an image; open one first")
-        return options, layer, options.axes or axes or "yx"
+        axes = options.axes or axes or "yx"
+        if ran is None and options.spacing is None:
+            # As a run would write it down: the layer's voxels need not be those of its file.
+            own = image_from_layer(layer, axes, options.level).spacing
+            scaled = read_spec(find_model(options.model)).spacing is not None
+            options = options.changed(spacing=own or ("none" if scaled else None))
+        return options, layer, axes
 
     def copy_python(self) -> None:
         """Copy the run as a Python script."""
         self._copy(
-            lambda options, layer, axes: as_python(options, *image_expression(layer, axes, options.level)), "Python"
+            lambda options, layer, axes, path: as_python(options, *image_expression(layer, axes, options.level, path)),
+            "Python",
         )
 
     def copy_command(self) -> None:
         """Copy the run as a command."""
-        self._copy(lambda options, layer, _: as_command(options, source_path(layer) or "IMAGE"), "command")
+        self._copy(lambda options, _layer, _axes, path: as_command(options, path or "IMAGE"), "command")
 
-    def _copy(self, text: Callable[[SegmentOptions, Any, str], str], what: str) -> None:
+    def _copy(self, text: Callable[[SegmentOptions, Any, str, str | None], str], what: str) -> None:
         try:
             options, layer, axes = self.as_written()
+            path = source_path(layer, axes, options.level)
         except TiledUnetError as error:
             tell(error)
             return
         clipboard = QApplication.clipboard()
         assert clipboard is not None
-        clipboard.setText(text(options, layer, axes))
-        hint = "" if source_path(layer) else _without_file(layer, what)
+        clipboard.setText(text(options, layer, axes, path))
+        hint = "" if path else _without_file(layer, what)
         show_info(f"{what} copied{hint}")
 
     # --- files ------------------------------------------------------------------------
@@ -206,9 +240,10 @@ class Repeat(Container[Widget]):
 
 
 def _without_file(layer: Any, what: str) -> str:
+    of_none = "is of no file" if layer.source.path is None else "is not what its file holds"
     if what == "Python":
-        return f"; {layer.name!r} is of no file, so it is for napari's console"
-    return f"; {layer.name!r} is of no file: save it and put its path for IMAGE"
+        return f"; {layer.name!r} {of_none}, so it is for napari's console"
+    return f"; {layer.name!r} {of_none}: save it and put its path for IMAGE"
 
 
 def add_entry(menu: QMenu, text: str, tooltip: str, action: Callable[[], None]) -> QAction:

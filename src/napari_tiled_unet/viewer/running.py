@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from napari.utils import progress
 from napari.utils.notifications import Notification, notification_manager, show_error, show_warning
 
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
-from napari_tiled_unet.events import Finished, Notice, Planned, TileDone
+from napari_tiled_unet.events import Finished, FrameDone, Notice, Planned, TileDone
 from napari_tiled_unet.focus import Focus
 from napari_tiled_unet.forecast import learn
 from napari_tiled_unet.recipe import pinned, recipe_text, said
@@ -85,10 +86,13 @@ class Bar:
     # napari's progress runs the event loop whenever it changes: it always comes last, because
     # the next events of the run, even its end, may have been heard when it returns.
 
-    def plan(self, total: int) -> None:
-        """Say how many tiles there are."""
+    def plan(self, total: int, again: int | None = None) -> None:
+        """Say how many tiles there are; of a later plan also how many that were done are computed again."""
         self.widget.native.setRange(0, total)
-        self._started = time.perf_counter()
+        if again is None:
+            self._started = time.perf_counter()
+        else:
+            self._tiles -= again
         self._show()
         self._tell(total=total)
 
@@ -172,6 +176,7 @@ class Running:
         self._model: Model | None = None
         self._planned: Planned | None = None
         self._planned_at = 0.0
+        self._frame, self._tiles_of_frame = -1, 0
         self._live: LiveLabels | None = None
         self._focus = Focus()
         self._offset = dict.fromkeys("tzyx", 0)
@@ -207,9 +212,14 @@ class Running:
             self.stop("stopped: the labels layer was removed")
 
     def abandon(self) -> None:
-        """End for a widget that goes away; nothing is shown any more."""
+        """End for a widget that goes away; nothing is shown any more, and every layer is as it was."""
         self._run.abandon()
+        live = self._live
         self._let_go()
+        if live is not None:
+            # The window may be half gone, and what showed the layer with it.
+            with suppress(RuntimeError):
+                live.withdraw()
 
     def look(self) -> None:
         """Turn the run to what is on the screen."""
@@ -252,16 +262,26 @@ class Running:
             case TileLabels():
                 if self._live is not None:
                     self._live.paint(event)
-            case TileDone():
+            case TileDone(frame):
+                self._tiles_of_frame = self._tiles_of_frame + 1 if frame == self._frame else 1
+                self._frame = frame
                 self._bar.count()
+            case FrameDone():
+                self._tiles_of_frame = 0
             case Finished():
                 self._finish(event)
             case Failed(error):
                 self.fail(error)
 
     def _plan(self, planned: Planned) -> None:
-        self._planned, self._planned_at = planned, time.perf_counter()
+        earlier, self._planned = self._planned, planned
         self.look()
+        if earlier is not None:
+            # Memory ran out: a frame begins anew with smaller tiles, into the same labels.
+            again, self._tiles_of_frame = self._tiles_of_frame, 0
+            self._bar.plan(planned.n_tiles, again)
+            return
+        self._planned_at = time.perf_counter()
         self._live = LiveLabels(
             self._viewer.layers,
             self.order.layer,

@@ -215,6 +215,7 @@ class Errand:
         self._worker = create_worker(_with_error, events, *arguments, _worker_class=ClosingWorker)
         self._worker.yielded.connect(self._hear)
         self._worker.finished.connect(self._end)
+        _under_way.add(self)
         self._worker.start()
 
     def cancel(self) -> None:
@@ -236,7 +237,12 @@ class Errand:
             self._on_event(event)
 
     def _end(self) -> None:
+        _under_way.discard(self)
         self._on_end()
+
+
+# Held until they have ended: their widget may be gone before, and Qt keeps none of those it tells.
+_under_way: set[Errand] = set()
 
 
 class Run(Errand):
