@@ -66,6 +66,48 @@ def test_one_image_may_name_its_result(images: Path, tmp_path: Path) -> None:
     assert cli.run(["segment", str(images), "--model", "blobs", "--out", str(target)]) == cli.WRONG
 
 
+def test_an_image_is_never_replaced_by_its_labels(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = images / "a.ome.tif"
+    command = ["segment", str(image), "--model", "blobs", "--out", str(images / "." / "a.ome.tif"), "--overwrite"]
+    assert cli.run(command) == cli.FAILED
+    assert "the labels would replace the image" in capsys.readouterr().err
+    np.testing.assert_array_equal(tifffile.imread(image), PLANE)
+
+
+def test_results_that_are_named_are_not_segmented(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["segment", str(images), "--model", "blobs"]) == cli.DONE
+    files = sorted(map(str, images.iterdir()))
+    assert cli.run(["segment", *files, "--model", "blobs", "--overwrite"]) == cli.DONE
+    told = capsys.readouterr().out
+    assert "2 done, 2 skipped, 0 failed" in told
+    assert "a result of an earlier run; rename it to segment it" in told
+    assert sorted(map(str, images.iterdir())) == files
+
+
+@pytest.mark.parametrize("name", ["res.png", "res.zarr", "res.NPY"])
+def test_labels_are_not_written_in_other_formats(
+    images: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / name
+    assert cli.run(["segment", str(images / "a.ome.tif"), "--model", "blobs", "--out", str(out)]) == cli.WRONG
+    assert "labels are written as OME-TIFF; name a .ome.tif file, or a folder" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["cell[a].tif", "b[/x].tif"])
+def test_names_are_shown_as_they_are(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    tifffile.imwrite(tmp_path / name, PLANE)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert cli.run(["segment", str(tmp_path / name), "--model", "blobs"]) == cli.DONE
+    assert Path(name).name in capsys.readouterr().out
+    (tmp_path / name).write_bytes(b"II*\0")
+    assert cli.run(["segment", str(tmp_path / name), "--model", "blobs", "--overwrite"]) == cli.FAILED
+    assert Path(name).name in capsys.readouterr().out
+
+
 def test_maps_are_saved_when_asked_for(images: Path, tmp_path: Path) -> None:
     assert (
         cli.run(["segment", str(images / "a.ome.tif"), "--model", "blobs", "--out", str(tmp_path), "--save-maps"]) == 0

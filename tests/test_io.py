@@ -822,3 +822,107 @@ def test_one_resolution_has_no_other_level(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", noise(8, 8))
     with pytest.raises(ImageError, match=r"level=1: 'a.npy' has one resolution; take one of those, 0 is the full one"):
         read_image(tmp_path / "a.npy", level=1)
+
+
+def ome_of_files(own: str, pixels: list[str]) -> str:
+    """Return the OME-XML that every file of a set carries."""
+    images = "".join(
+        f'<Image ID="Image:{i}" Name="p{i}"><Pixels ID="Pixels:{i}" DimensionOrder="XYZCT" Type="uint8" SizeX="32" '
+        f'SizeY="32" SizeC="1" SizeT="1" {inside}</Pixels></Image>'
+        for i, inside in enumerate(pixels)
+    )
+    name = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    return f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{name}" UUID="urn:uuid:{own}">{images}</OME>'
+
+
+def plane_in(file: str, uuid: str, z: int = 0) -> str:
+    return f'<TiffData IFD="0" FirstZ="{z}" PlaneCount="1"><UUID FileName="{file}">urn:uuid:{uuid}</UUID></TiffData>'
+
+
+UUIDS = [f"{n}1111111-1111-1111-1111-111111111111" for n in range(3)]
+CHANNEL = '<Channel ID="Channel:0" SamplesPerPixel="1"/>'
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("lazy_bytes", [0, 2**20])
+def test_of_a_set_of_ome_tiffs_each_file_is_its_own_image(
+    tmp_path: Path, compression: str | None, lazy_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_tiled_unet.io.tiff.LAZY_BYTES", lazy_bytes)
+    files = [f"pos{n}.ome.tif" for n in range(3)]
+    pixels = [
+        f'SizeZ="1" PhysicalSizeX="{n + 1}" PhysicalSizeY="{n + 1}">{CHANNEL}{plane_in(file, UUIDS[n])}'
+        for n, file in enumerate(files)
+    ]
+    for n, file in enumerate(files):
+        plane = np.full((32, 32), 10 + n, np.uint8)
+        xml = ome_of_files(UUIDS[n], pixels)
+        tifffile.imwrite(tmp_path / file, plane, description=xml, metadata=None, compression=compression)
+    for n, file in enumerate(files):
+        image = read_image(tmp_path / file)
+        assert np.unique(image.data[:]) == 10 + n
+        assert image.spacing == pytest.approx((n + 1, n + 1))
+        assert image.notes == (f"{file} tells of 2 more images, which lie in other files and are left out",)
+
+
+def test_a_stack_over_several_ome_tiffs_is_said(tmp_path: Path) -> None:
+    files = [f"z{n}.ome.tif" for n in range(3)]
+    pixels = 'SizeZ="3">' + CHANNEL + "".join(plane_in(file, UUIDS[n], n) for n, file in enumerate(files))
+    for n, file in enumerate(files):
+        plane, xml = np.full((32, 32), 10 + n, np.uint8), ome_of_files(UUIDS[n], [pixels])
+        tifffile.imwrite(tmp_path / file, plane, description=xml, metadata=None, compression="zlib")
+    image = read_image(tmp_path / "z1.ome.tif")
+    np.testing.assert_array_equal(np.asarray(image.data).max((1, 2)), [10, 11, 12])
+    assert image.notes == ("z1.ome.tif is one of 3 files that together hold one image; all of it is read",)
+
+
+def test_imagej_units_may_differ_by_axis(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    named = {"axes": "ZYX", "spacing": 300.0, "unit": "micron", "zunit": "nm"}
+    tifffile.imwrite(path, np.zeros((3, 32, 32), np.uint16), imagej=True, resolution=(2.0, 2.0), metadata=named)
+    assert read_image(path).spacing == pytest.approx((0.3, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(("channels", "axes"), [(2, "yx"), (3, "yxc"), (4, "yxc")])
+def test_pngs_of_16_bits_keep_them(tmp_path: Path, channels: int, axes: str) -> None:
+    import imagecodecs
+
+    values = np.random.default_rng(0).integers(0, 2**16, (24, 20, channels), np.uint16)
+    path = tmp_path / "deep.png"
+    path.write_bytes(imagecodecs.png_encode(values))
+    image = read_image(path)
+    assert (image.axes, image.is_rgb) == (axes, channels > 2)
+    np.testing.assert_array_equal(image.data, values if channels > 2 else values[..., 0])
+
+
+@pytest.mark.parametrize("probe", ["exists", "is_dir"])
+def test_what_may_not_be_looked_at_is_a_file_error(tmp_path: Path, probe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(self: Path, **named: Any) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, probe, locked)
+    tifffile.imwrite(path := tmp_path / "a.tif", np.zeros((8, 8), np.uint8))
+    with pytest.raises(FileError, match=r"a\.tif' cannot be read: Permission denied; check its permissions"):
+        read_image(path)
+
+
+def test_of_a_folder_what_may_not_be_looked_at_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, np.zeros((8, 8), np.uint8))
+    is_file = Path.is_file
+
+    def locked(self: Path) -> bool:
+        if self.name == "a.tif":
+            raise PermissionError(13, "Permission denied", str(self))
+        return is_file(self)
+
+    monkeypatch.setattr(Path, "is_file", locked)
+    assert [p.name for p in image_files([tmp_path])] == ["a.tif", "b.tif"]
+
+    def unlisted(self: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", unlisted)
+    assert image_files([tmp_path]) == [tmp_path]
+    with pytest.raises(FileError, match="cannot be read: Permission denied"):
+        read_image(tmp_path)

@@ -55,6 +55,7 @@ class TestFile:
         [
             ("model: nuclei", "is no recipe"),
             ("- a", "is no recipe"),
+            ("recipe: 1\n3: 4", "has the key 3, which is no option"),
             ("recipe: 2", "version 2, this version reads 1"),
             ("recipe: [1", "is no YAML"),
             ("recipe: 1\nmin_sise: 3", "unknown option 'min_sise'"),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from napari_tiled_unet.model import Model
     from napari_tiled_unet.options import SegmentOptions
 
+# Formats of images, which somebody may take for those of labels.
+_NO_LABELS = (".png", ".jpg", ".jpeg", ".bmp", ".npy", ".lsm", ".zarr")
 _LABELS, _MAPS, _SPREAD = "_labels.ome.tif", "_maps.ome.tif", "_spread.ome.tif"
 
 
@@ -164,8 +166,10 @@ def result_paths(images: Sequence[Path], out: Path | None) -> list[Path]:
     Raises
     ------
     OptionsError
-        If ``out`` is a file name and there is more than one image.
+        If ``out`` is a file name and there is more than one image, or one of a format that is not written.
     """
+    if out is not None and out.suffix.lower() in _NO_LABELS and not out.is_dir():
+        raise OptionsError(f"--out {str(out)!r}: labels are written as OME-TIFF; name a .ome.tif file, or a folder")
     if out is not None and out.name.lower().endswith((".tif", ".tiff")):
         if len(images) > 1:
             raise OptionsError(f"--out {str(out)!r} names one file, there are {len(images)} images; give a folder")
@@ -198,6 +202,8 @@ class _Batch:
 
     def segment(self, image: Path, labels: Path, *, taken: bool) -> Generator[Event, None, FileResult]:
         """Segment one file; whatever is wrong with it ends up in the result."""
+        from napari_tiled_unet.io import is_result
+
         result = FileResult(str(image), str(labels))
         started = time.perf_counter()
         try:
@@ -205,6 +211,11 @@ class _Batch:
                 raise FileError(
                     f"another image of this run also writes {str(labels)!r}; segment them into different folders"
                 )
+            if is_result(image):
+                result.state, result.error = "skipped", "a result of an earlier run; rename it to segment it"
+                return result
+            if labels.resolve() == image.resolve():
+                raise FileError(f"the labels would replace the image {str(image)!r}; name another file or folder")
             if labels.exists() and not self.overwrite:
                 result.state, result.error = "skipped", "result exists; --overwrite replaces it"
                 return result

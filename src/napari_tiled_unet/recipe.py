@@ -63,6 +63,8 @@ def parse_recipe(text: str, name: str = "recipe") -> SegmentOptions:
         raise OptionsError(
             f"{name!r} is a recipe of version {version!r}, this version reads {FORMAT}; update napari-tiled-unet"
         )
+    if odd := [key for key in found if not isinstance(key, str)]:
+        raise OptionsError(f"{name!r} has the key {odd[0]!r}, which is no option; take it out")
     return SegmentOptions.of(**found)
 
 

@@ -81,7 +81,7 @@ class _TerminalProgress:
         from rich.progress import Progress as Bars
 
         self.bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("tiles"),
@@ -125,18 +125,19 @@ def report(results: Sequence[FileResult], seconds: float, *, as_json: bool) -> N
         print(json.dumps({"files": [asdict(r) for r in results], "seconds": round(seconds, 3), **counts}, indent=2))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("image", "state", "objects", "seconds", "MVoxel/s", "labels or reason")
     for r in results:
         rate = f"{r.megavoxels / r.seconds:.2f}" if r.state == "done" and r.seconds else ""
         table.add_row(
-            Path(r.image).name,
+            escape(Path(r.image).name),
             r.state,
             "" if r.n_objects is None else str(r.n_objects),
             f"{r.seconds:.2f}",
             rate,
-            r.labels if r.state == "done" else r.error,
+            escape(r.labels if r.state == "done" else r.error),
         )
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)

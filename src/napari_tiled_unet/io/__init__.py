@@ -11,12 +11,13 @@ file is ever left under the final name.
 
 from __future__ import annotations
 
-from napari_tiled_unet.io.read import image_files, read_image
+from napari_tiled_unet.io.read import image_files, is_result, read_image
 from napari_tiled_unet.io.tiff import read_description
 from napari_tiled_unet.io.write import require_writable, smallest_label_dtype, write_labels, write_maps, write_png
 
 __all__ = [
     "image_files",
+    "is_result",
     "read_description",
     "read_image",
     "require_writable",

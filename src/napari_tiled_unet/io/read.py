@@ -51,11 +51,10 @@ def read_image(path: str | Path, axes: str | None = None, level: int = 0) -> Ima
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if not path.exists():
-        raise FileError(f"image file {str(path)!r} does not exist; check the path")
-    folder_of_zarr = is_zarr(path)
-    if path.is_dir() and not folder_of_zarr:
-        raise FileError(f"{str(path)!r} is a folder; give an image file, or on the command line its images are taken")
+    try:
+        folder_of_zarr = _found(path)
+    except PermissionError as error:
+        raise _forbidden(path, error) from error
     if suffix not in _SUFFIXES and not folder_of_zarr:
         raise FileError(
             f"{str(path)!r} has an unknown format; the known ones are {', '.join(_SUFFIXES)}: convert it to OME-TIFF"
@@ -70,11 +69,28 @@ def read_image(path: str | Path, axes: str | None = None, level: int = 0) -> Ima
             f"{str(path)!r} needs the package {error.name!r}; install it with pip install {error.name}"
         ) from None
     except PermissionError as error:
-        raise FileError(f"{str(path)!r} cannot be read: {error.strerror}; check its permissions") from error
+        raise _forbidden(path, error) from error
     except Exception as error:  # a damaged file can raise anything in the libraries that decode it
         raise FileError(
             f"{str(path)!r} is damaged or not a {suffix} file ({error}); open it elsewhere or get it again"
         ) from error
+
+
+def _found(path: Path) -> bool:
+    """Return whether a path is the folder of a Zarr; refuse one that is no image."""
+    if not path.exists():
+        raise FileError(f"image file {str(path)!r} does not exist; check the path")
+    if is_zarr(path):
+        return True
+    if path.is_dir():
+        # A folder that may not be listed says so.
+        next(path.iterdir(), None)
+        raise FileError(f"{str(path)!r} is a folder; give an image file, or on the command line its images are taken")
+    return False
+
+
+def _forbidden(path: Path, error: PermissionError) -> FileError:
+    return FileError(f"{str(path)!r} cannot be read: {error.strerror}; check its permissions")
 
 
 def _read_npy(path: Path, axes: str | None, level: int) -> Image:
@@ -91,9 +107,23 @@ def _read_picture(path: Path, axes: str | None, level: int) -> Image:
     with _any_size(), Picture.open(path) as picture:
         mode = _AS_SHOWN.get(picture.mode, picture.mode)
         data = np.asarray(picture.convert(mode) if mode != picture.mode else picture)
+    if data.dtype == np.uint8 and _is_deep_png(path):
+        # Pillow gives 8 of the 16 bits, and grey with alpha as RGBA.
+        import imagecodecs
+
+        data = imagecodecs.png_decode(path.read_bytes())
+        if data.ndim == 3 and data.shape[2] == 2:
+            data, mode = data[..., 0], "L"
     rgb = mode in ("RGB", "RGBA")
     image = image_from_array(data, axes or ("yxc" if rgb else None), name=path.name)
     return replace(image, is_rgb=rgb and "c" in image.axes)
+
+
+def _is_deep_png(path: Path) -> bool:
+    """Return whether a PNG has 16 bits per value."""
+    with path.open("rb") as file:
+        header = file.read(25)
+    return header.startswith(b"\x89PNG") and header[24:25] == b"\x10"
 
 
 _READERS = {
@@ -120,19 +150,27 @@ def image_files(paths: Iterable[str | Path]) -> list[Path]:
     """Return the image files that paths stand for: a folder is the images in it, sorted.
 
     Results of earlier runs (``*_labels.ome.tif``, ``*_maps.ome.tif``, ``*_spread.ome.tif``) and hidden
-    files in a folder are left out. Paths that do not exist are kept, so that each is reported.
+    files in a folder are left out. Paths that do not exist or cannot be looked at are kept, so that each is
+    reported.
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        if not path.is_dir() or is_zarr(path):
+        try:
+            files += [path] if not path.is_dir() or is_zarr(path) else filter(_is_listed, sorted(path.iterdir()))
+        except PermissionError:
             files.append(path)
-            continue
-        files += [
-            p
-            for p in sorted(path.iterdir())
-            if p.suffix.lower() in _SUFFIXES
-            and not p.name.startswith(".")
-            and not p.name.endswith(_RESULTS)
-            and (p.is_file() or is_zarr(p))
-        ]
     return files
+
+
+def is_result(path: Path) -> bool:
+    """Return whether a file has the name of a result of ours."""
+    return path.name.endswith(_RESULTS)
+
+
+def _is_listed(path: Path) -> bool:
+    if path.suffix.lower() not in _SUFFIXES or path.name.startswith(".") or is_result(path):
+        return False
+    try:
+        return path.is_file() or is_zarr(path)
+    except PermissionError:
+        return True

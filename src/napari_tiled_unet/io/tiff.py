@@ -28,11 +28,12 @@ _LOST = re.compile(
 
 
 def read_tiff(path: Path, axes: str | None, level: int = 0) -> Image:
-    """Open one resolution of the first image of a TIFF; as :func:`read_image`."""
+    """Open one resolution of the first image that lies in a TIFF; as :func:`read_image`."""
     import tifffile
 
     with _damage_is_an_error(path), tifffile.TiffFile(path) as tiff:
-        full = tiff.series[0]
+        index = _own_index(tiff)
+        full = tiff.series[index]
         check_level(level, len(full.levels), path.name)
         series = full.levels[level]
         _check_whole(path, series)
@@ -41,12 +42,31 @@ def read_tiff(path: Path, axes: str | None, level: int = 0) -> Image:
         if "c" not in found:
             found = found.replace("s", "c")
         rgb = _is_rgb(series)
-        sizes = _level_sizes(_voxel_sizes(tiff), full, series)
-        notes = tuple(_notes(path.name, tiff, found, level))
-        data = _data(path, series, level)
+        sizes = _level_sizes(_voxel_sizes(tiff, index), full, series)
+        notes = tuple(_notes(path.name, tiff, index, found, level))
+        data = _data(path, series, index, level)
     image = Image(data, axes or known_axes(found, tuple(data.shape), path.name), name=path.name, notes=notes)
     image = replace(image, is_rgb=rgb and image.n_channels in (3, 4), level=level)
     return with_voxel_size(image, found, sizes)
+
+
+def _own_index(tiff: Any) -> int:
+    """Return the number of the first image that lies in this file; an OME-TIFF may tell of other files' too."""
+    if not tiff.is_ome:
+        return 0
+    own = (
+        index
+        for index, series in enumerate(tiff.series)
+        if any(page is not None and page.parent is tiff for page in series)
+    )
+    return next(own, 0)
+
+
+def _files_of(series: Any) -> set[str]:
+    """Return the paths of the files that an image is spread over."""
+    if series.dataoffset is not None:
+        return {series.keyframe.parent.filehandle.path}
+    return {page.parent.filehandle.path for page in series if page is not None}
 
 
 def _level_sizes(sizes: dict[str, float], full: Any, series: Any) -> dict[str, float]:
@@ -56,7 +76,7 @@ def _level_sizes(sizes: dict[str, float], full: Any, series: Any) -> dict[str, f
     return {axis: size * factors.get(axis, 1.0) for axis, size in sizes.items()}
 
 
-def _data(path: Path, series: Any, level: int) -> Any:
+def _data(path: Path, series: Any, index: int, level: int) -> Any:
     """Return an image of a TIFF: in memory, mapped, or as Zarr chunks when it is large."""
     shape = series.get_shape(squeeze=True)
     if series.nbytes <= LAZY_BYTES:
@@ -65,7 +85,7 @@ def _data(path: Path, series: Any, level: int) -> Any:
     import zarr
 
     if series.dataoffset is not None and series.keyframe.is_memmappable:
-        return tifffile.memmap(path, series=0, level=level, mode="r").reshape(shape)
+        return tifffile.memmap(path, series=index, level=level, mode="r").reshape(shape)
     store = series.aszarr(level=0, squeeze=True)
     array = zarr.open_array(store, mode="r")
     # The file stays open as long as the array is in use, and no longer.
@@ -124,13 +144,19 @@ def _is_rgb(series: Any) -> bool:
     return "S" in series.axes and (page.photometric == tifffile.PHOTOMETRIC.RGB or decoded)
 
 
-def _notes(name: str, tiff: Any, found: str, level: int) -> Iterator[str]:
+def _notes(name: str, tiff: Any, index: int, found: str, level: int) -> Iterator[str]:
     """Say what is left out or assumed of a TIFF."""
     import tifffile
 
-    series = tiff.series[0]
-    if len(tiff.series) > 1:
-        yield f"{name} holds {len(tiff.series)} images, the first is taken"
+    series = tiff.series[index]
+    files = _files_of(series) if tiff.is_ome else set()
+    elsewhere = sum(tiff.filehandle.path not in _files_of(other) for other in tiff.series) if tiff.is_ome else 0
+    if len(tiff.series) - elsewhere > 1:
+        yield f"{name} holds {len(tiff.series) - elsewhere} images, the first is taken"
+    if elsewhere:
+        yield f"{name} tells of {elsewhere} more images, which lie in other files and are left out"
+    if len(files) > 1:
+        yield f"{name} is one of {len(files)} files that together hold one image; all of it is read"
     if len(series.levels) > 1:
         which = f"number {level}" if level else "the full one"
         yield f"{name} holds {len(series.levels)} resolutions, {which} is taken"
@@ -141,52 +167,54 @@ def _notes(name: str, tiff: Any, found: str, level: int) -> Iterator[str]:
     if series.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE and series.dtype != bool:
         yield f"{name} says that 0 is white; intensities are taken as they are stored"
     if "z" in found and _imagej_default_depth(tiff):
-        yield f"{name}: the distance of its slices is not stated, which in an ImageJ file means 1 {_imagej_unit(tiff)}"
+        unit = _imagej_unit(tiff, "z")
+        yield f"{name}: the distance of its slices is not stated, which in an ImageJ file means 1 {unit}"
 
 
-def _voxel_sizes(tiff: Any) -> dict[str, float]:
+def _voxel_sizes(tiff: Any, index: int) -> dict[str, float]:
     """Return micrometres per voxel by axis, as far as the metadata tell."""
     if tiff.is_ome and tiff.ome_metadata:
-        pixels = _first(_ome_image(tiff).get("Pixels"))
+        pixels = _first(_ome_image(tiff, index).get("Pixels"))
         return micrometres(
             (a, pixels.get(f"PhysicalSize{a.upper()}"), pixels.get(f"PhysicalSize{a.upper()}Unit", "µm")) for a in "zyx"
         )
     if tiff.is_lsm and tiff.lsm_metadata:
         return micrometres((a, tiff.lsm_metadata.get(f"VoxelSize{a.upper()}"), "m") for a in "zyx")
     if tiff.is_imagej and tiff.imagej_metadata:
-        unit = _imagej_unit(tiff)
         depth = 1.0 if _imagej_default_depth(tiff) else tiff.imagej_metadata.get("spacing")
         # ImageJ counts slices downwards with a negative distance.
-        sizes = [("z", abs(depth) if isinstance(depth, int | float) else None, unit)]
+        sizes = [("z", abs(depth) if isinstance(depth, int | float) else None, _imagej_unit(tiff, "z"))]
         for axis, name in (("y", "YResolution"), ("x", "XResolution")):
             tag = tiff.pages[0].tags.get(name)
             pixels_per, per = tag.value if tag else (0, 1)
-            sizes.append((axis, per / pixels_per if pixels_per else None, unit))
+            sizes.append((axis, per / pixels_per if pixels_per else None, _imagej_unit(tiff, axis)))
         return micrometres(sizes)
     return {}
 
 
-def _imagej_unit(tiff: Any) -> str:
-    return str((tiff.imagej_metadata or {}).get("unit", ""))
+def _imagej_unit(tiff: Any, axis: str = "x") -> str:
+    metadata = tiff.imagej_metadata or {}
+    # Those of y and z are there only where they are others.
+    return str(metadata.get(f"{axis}unit", metadata.get("unit", "")))
 
 
 def _imagej_default_depth(tiff: Any) -> bool:
     """Return whether ImageJ left out the distance of slices, as it does when that is 1 unit of length."""
     metadata: Mapping[str, Any] = (tiff.imagej_metadata if tiff.is_imagej else None) or {}
-    return "unit" in metadata and "spacing" not in metadata and micrometres_per(_imagej_unit(tiff)) is not None
+    return "unit" in metadata and "spacing" not in metadata and micrometres_per(_imagej_unit(tiff, "z")) is not None
 
 
-def _ome_image(tiff: Any) -> Mapping[str, Any]:
-    """Return the metadata of the first image of an OME-TIFF; empty where there are none."""
+def _ome_image(tiff: Any, index: int = 0) -> Mapping[str, Any]:
+    """Return the metadata of an image of an OME-TIFF; empty where there are none."""
     import tifffile
 
-    return _first(_first(tifffile.xml2dict(tiff.ome_metadata).get("OME")).get("Image"))
+    return _first(_first(tifffile.xml2dict(tiff.ome_metadata).get("OME")).get("Image"), index)
 
 
-def _first(node: Any) -> Mapping[str, Any]:
-    """Return an XML element, the first where there are several, an empty one where there is none."""
+def _first(node: Any, index: int = 0) -> Mapping[str, Any]:
+    """Return an XML element, where there are several the first or that of a number, else an empty one."""
     if isinstance(node, list | tuple):
-        node = node[0] if node else None
+        node = node[index] if index < len(node) else None
     return node if isinstance(node, Mapping) else {}
 
 
