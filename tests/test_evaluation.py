@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from skimage.metrics import adapted_rand_error, variation_of_information
 
 from napari_tiled_unet import Image, cli, evaluate, read_image
 from napari_tiled_unet.disagreement import COLOURS, Fault, compare_objects, fault_labels
-from napari_tiled_unet.errors import ImageError, OptionsError
+from napari_tiled_unet.errors import FileError, ImageError, OptionsError
+from napari_tiled_unet.io import write_labels
 
 
 def label_pair(seed: int, ndim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -139,6 +141,51 @@ def test_objects_are_pooled_over_images() -> None:
     assert both.images[0].faults.shape == true.shape
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint64])
+def test_large_numbers_are_scored_as_small_ones(dtype: type) -> None:
+    predicted, true = scene()
+    expected = evaluate(predicted, true)
+    far: list[np.ndarray] = [np.where(x > 0, x + 3_000_000, 0).astype(dtype) for x in (predicted, true)]
+    tracemalloc.start()
+    found = evaluate(*far)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.scores == pytest.approx(expected.scores)
+    assert peak < 8e6
+    assert found.images[0].comparison is not None
+    assert found.images[0].comparison.of_kind("merged")[0].true == (3_000_003, 3_000_004)
+    np.testing.assert_array_equal(found.images[0].faults, expected.images[0].faults)
+
+
+def test_classes_of_any_integer_type_are_scored() -> None:
+    true = np.array([[0, 0, 1, 1], [0, 0, 2, 2]])
+    predicted = np.array([[0, 0, 1, 2], [0, 1, 2, 2]])
+    expected = evaluate(predicted, true, target="classes").scores
+    for dtype in (np.int8, np.uint64, ">u2"):
+        assert evaluate(predicted.astype(dtype), true.astype(dtype), target="classes").scores == expected
+        assert evaluate(predicted.astype(dtype), true, target="classes").scores == expected
+
+
+def test_one_channel_is_no_axis_of_labels(tmp_path: Path) -> None:
+    predicted, true = scene()
+    direct = evaluate(predicted, true).scores
+    assert evaluate(Image(predicted[None], "cyx"), Image(true[..., None], "yxc")).scores == direct
+    tifffile.imwrite(tmp_path / "a.ome.tif", predicted[None].astype(np.uint8), ome=True, metadata={"axes": "CYX"})
+    assert evaluate(tmp_path / "a.ome.tif", true).scores == direct
+
+
+def test_pictures_of_labels_are_refused(tmp_path: Path) -> None:
+    from PIL import Image as Picture
+
+    _, true = scene()
+    Picture.fromarray(np.stack([true * 50] * 3, axis=-1).astype(np.uint8)).save(tmp_path / "shown.png")
+    wrong = r"true labels 'shown.png' have 3 channels \(axes 'yxc'\).* one number per voxel; save the labels themselves"
+    with pytest.raises(ImageError, match=wrong):
+        evaluate(true, tmp_path / "shown.png")
+    with pytest.raises(ImageError, match=r"predicted labels 'image' have 2 channels \(axes 'cyx'\)"):
+        evaluate(Image(np.stack([true, true]), "cyx"), true)
+
+
 def test_classes_are_scored_by_voxel() -> None:
     true = np.array([[0, 0, 1, 1], [0, 0, 2, 2]])
     predicted = np.array([[0, 0, 1, 2], [0, 1, 2, 2]])
@@ -168,6 +215,14 @@ def test_classes_are_scored_by_voxel() -> None:
         ([np.zeros((4, 4), int)], [], {}, ImageError, "1 predictions for 0 truths"),
         ([np.zeros((4, 4), int)], np.zeros((4, 4), int), {}, ImageError, "predictions are a list and truths are not"),
         (np.zeros((4, 4), int), np.zeros((4, 4), int), {"target": "x"}, OptionsError, "target='x' is unknown"),
+        (
+            np.full((4, 4), -1), np.zeros((4, 4), int), {"target": "classes"},
+            ImageError, "predicted labels of image 0 go down to -1; classes are counted from 0",
+        ),
+        (
+            np.zeros((4, 4), int), np.full((4, 4), -1), {"target": "classes"},
+            ImageError, "true labels of image 0 go down to -1; .* cut out what is not labelled or give it a class",
+        ),
         (np.full((4, 4), 300), np.zeros((4, 4), int), {"target": "classes"}, ImageError, "too many for classes"),
         (
             np.full((4, 4), 3), np.zeros((4, 4), int), {"target": "classes", "classes": ("a", "b")},
@@ -198,6 +253,86 @@ def test_files_and_images_are_read(folders: tuple[Path, Path]) -> None:
     direct = evaluate(Image(predicted, "yx"), true).scores
     assert evaluate(*folders).images[0].scores == direct
     assert evaluate(folders[0] / "a_labels.tif", folders[1] / "a.tif").scores == direct
+
+
+@pytest.mark.parametrize("truth", ["a_labels.ome.tif", "a.tif", "a_mask.tif"])
+def test_results_are_paired_with_truths_by_the_name_of_their_image(tmp_path: Path, truth: str) -> None:
+    predicted, true = scene()
+    for folder, name, data in (("found", "a_labels.ome.tif", predicted), ("truth", truth, true)):
+        (tmp_path / folder).mkdir()
+        write_labels(tmp_path / folder / name, data, "yx")
+    done = evaluate(tmp_path / "found", tmp_path / "truth")
+    assert [image.name for image in done.images] == ["a_labels.ome.tif"]
+    assert done.scores == evaluate(predicted, true).scores
+
+
+def test_an_image_beside_its_corrected_labels_is_no_truth(tmp_path: Path) -> None:
+    predicted, true = scene()
+    for name, data in (("found/a_labels.ome.tif", predicted), ("truth/a_labels.ome.tif", true)):
+        (tmp_path / name).parent.mkdir()
+        write_labels(tmp_path / name, data, "yx")
+    tifffile.imwrite(tmp_path / "truth" / "a.tif", true.astype(np.float32))
+    (tmp_path / "truth" / "._a_labels.ome.tif").write_bytes(b"hidden")
+    (tmp_path / "found" / "._a_labels.ome.tif").write_bytes(b"hidden")
+    assert evaluate(tmp_path / "found", tmp_path / "truth").scores == evaluate(predicted, true).scores
+
+
+def test_two_truths_of_one_result_are_refused(tmp_path: Path) -> None:
+    _, true = scene()
+    for name in ("found/a_labels.ome.tif", "truth/a.tif", "truth/a_mask.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_labels(tmp_path / name, true, "yx")
+    wrong = r"a\.tif, a_mask\.tif all claim to be the truth of a_labels\.ome\.tif; keep one of them there"
+    with pytest.raises(FileError, match=wrong):
+        evaluate(tmp_path / "found", tmp_path / "truth")
+
+
+def test_results_and_truths_may_share_a_folder(tmp_path: Path) -> None:
+    predicted, true = scene()
+    write_labels(tmp_path / "a_labels.ome.tif", predicted, "yx")
+    write_labels(tmp_path / "a.tif", true, "yx")
+    assert evaluate(tmp_path, tmp_path).scores == evaluate(predicted, true).scores
+
+
+def test_the_command_writes_faults_of_names_with_dots(tmp_path: Path) -> None:
+    _, true = scene()
+    for name in ("found/cell.t1.tif", "found/cell.t2.tif", "truth/cell.t1.tif", "truth/cell.t2.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_labels(tmp_path / name, true, "yx")
+    folders = [str(tmp_path / name) for name in ("found", "truth")]
+    assert cli.run(["evaluate", *folders, "--faults", str(tmp_path / "faults")]) == cli.DONE
+    written = sorted(path.name for path in (tmp_path / "faults").iterdir())
+    assert written == ["cell.t1_faults.ome.tif", "cell.t2_faults.ome.tif"]
+
+
+def test_the_command_refuses_faults_of_classes(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faults = tmp_path / "faults"
+    command = ["evaluate", *map(str, folders), "--target", "classes", "--faults", str(faults)]
+    assert cli.run(command) != cli.DONE
+    assert "only objects have faults; leave out --faults, or take --target objects" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not faults.exists()
+
+
+def test_the_command_prints_names_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, true = scene()
+    for name in ("found/cell[a].tif", "found/b[:x:].tif", "truth/cell[a].tif", "truth/b[:x:].tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_labels(tmp_path / name, np.where(true < 3, true, 0) * ("truth" in name), "yx")
+    folders = [str(tmp_path / name) for name in ("found", "truth")]
+    assert cli.run(["evaluate", *folders]) == cli.DONE
+    told = capsys.readouterr().out
+    for name in ("cell[a].tif", "b[:x:].tif"):
+        assert f"┃ {name} " in told
+        assert f"in {name}: true [1]" in told
+    classes = [word for name in ("bg", "[/x]", "[red]nucleus") for word in ("--classes", name)]
+    assert cli.run(["evaluate", *folders, "--target", "classes", *classes]) == cli.DONE
+    told = capsys.readouterr().out
+    assert "Dice [/x]" in told
+    assert "IoU [red]nucleus" in told
 
 
 def test_the_command_prints_a_table_and_the_faults(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 from pathlib import Path
 from typing import ClassVar
 
@@ -57,6 +58,33 @@ class TestOneFrame:
         table = measure_objects(self.LABELS, "yx", Image(self.LABELS, "yx"), offset=(100, 200))
         np.testing.assert_allclose(table["centroid_y"], (103.5, 111.5))
         np.testing.assert_allclose(table["centroid_x"], (207.5, 221.5))
+
+    @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+    def test_large_numbers_keep_their_name_and_cost_nothing(self, dtype: type) -> None:
+        large = np.array([0, 3_000_000, 7])[self.LABELS].astype(dtype)
+        image = Image(self.LABELS, "yx")
+        expected = measure_objects(self.LABELS, "yx", image)
+        tracemalloc.start()
+        table = measure_objects(large, "yx", image)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert table.pop("index").tolist() == [7, 3_000_000]
+        for name, column in table.items():
+            np.testing.assert_array_equal(column, expected[name][::-1])
+        assert peak < 8e6
+
+    def test_a_mask_is_one_object_and_numbers_below_0_are_none(self) -> None:
+        image = Image(self.LABELS, "yx")
+        mask = measure_objects(self.LABELS > 0, "yx", image)
+        assert (mask["index"].tolist(), mask["area_px2"].tolist()) == ([1], [56])
+        unlabelled = np.where(self.LABELS == 1, -1, self.LABELS.astype(np.int16))
+        assert measure_objects(unlabelled, "yx", image)["index"].tolist() == [2]
+
+    def test_an_image_full_of_objects_has_no_background(self) -> None:
+        full = np.full((4, 6), 9)
+        full[2:] = 4
+        table = measure_objects(full, "yx", Image(full, "yx"))
+        assert (table["index"].tolist(), table["intensity_mean"].tolist()) == ([4, 9], [4, 9])
 
     def test_nothing_there_is_a_table_without_rows(self) -> None:
         empty = np.zeros((8, 8), np.uint8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,28 @@ def test_small_objects_weigh_more_per_voxel() -> None:
     ring = ndimage.binary_dilation(labels == 3, iterations=2) & (labels == 0)
     assert np.unique(weight[ring]).tolist() == np.unique(weight[labels == 3]).tolist()
     assert 1 < weight[labels == 1].max() < weight[labels == 3].min() <= 4
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint64])
+def test_large_numbers_are_encoded_as_small_ones(dtype: type) -> None:
+    small = touching_discs()
+    large = np.array([0, 3_000_000, 2_000_000, 7])[small].astype(dtype)
+    expected = Objects().encode(small)
+    tracemalloc.start()
+    encoded = Objects().encode(large)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(encoded.maps, expected.maps)
+    np.testing.assert_array_equal(encoded.weight, expected.weight)
+    assert peak < 8e6
+
+
+def test_what_is_not_labelled_has_no_weight() -> None:
+    labels = touching_discs()
+    labels[:, 70:] = -1
+    encoded = Objects().encode(labels)
+    assert encoded.weight[0][labels == -1].max() == 0
+    assert encoded.weight[0][labels >= 0].min() == 1
 
 
 @pytest.mark.parametrize("background", [True, False])

@@ -14,8 +14,8 @@ from napari_tiled_unet.disagreement import Comparison, Fault, compare_objects, f
 from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.image import Image
 from napari_tiled_unet.io import read_image
-from napari_tiled_unet.metrics import THRESHOLDS, AveragePrecision, boundary_f_score, match_objects
-from napari_tiled_unet.pairing import pair_files
+from napari_tiled_unet.metrics import THRESHOLDS, AveragePrecision, boundary_f_score, consecutive, match_objects
+from napari_tiled_unet.pairing import pair_label_files
 
 Labels = npt.NDArray[Any]
 
@@ -91,7 +91,7 @@ def evaluate(
     Parameters
     ----------
     predicted, true : array, Image, path, or a sequence of those
-        Integer labels on the same grid, 0 is background; or a folder each, paired by name.
+        Integer labels on the same grid, of one channel, 0 is background; or a folder each, paired by name.
     target : {"objects", "classes"}
         Whether a number is one object, or a class.
     classes : sequence of str
@@ -112,7 +112,7 @@ def evaluate(
     Raises
     ------
     ImageError, FileError, OptionsError
-        If labels are not integers, of another shape, or do not pair.
+        If labels are not integers, are colours, lie below 0, are of another shape, or do not pair.
 
     References
     ----------
@@ -132,7 +132,7 @@ def evaluate(
 def _pairs(predicted: Any, true: Any) -> list[tuple[str, Labels, Labels]]:
     paths = (str, Path)
     if isinstance(predicted, paths) and isinstance(true, paths):
-        matched = pair_files(true, predicted).matched
+        matched = pair_label_files(true, predicted).matched
         return [(p.name, *_same_grid(read_image(p), read_image(t))) for t, p in matched]
     many = isinstance(predicted, list | tuple)
     if many != isinstance(true, list | tuple):
@@ -146,7 +146,7 @@ def _pairs(predicted: Any, true: Any) -> list[tuple[str, Labels, Labels]]:
 
 
 def _same_grid(predicted: Any, true: Any) -> tuple[Labels, Labels]:
-    p, t = _array(predicted), _array(true)
+    p, t = _array(predicted, "predicted"), _array(true, "true")
     for name, labels in (("predicted", p), ("true", t)):
         if labels.dtype.kind not in "bui":
             raise ImageError(f"{name} labels are {labels.dtype}, they must be whole numbers with 0 as background")
@@ -157,12 +157,18 @@ def _same_grid(predicted: Any, true: Any) -> tuple[Labels, Labels]:
     return tuple(x.astype(np.uint8) if x.dtype == bool else x for x in (p, t))  # type: ignore[return-value]
 
 
-def _array(labels: Any) -> Labels:
+def _array(labels: Any, name: str) -> Labels:
     if isinstance(labels, str | Path):
         labels = read_image(labels)
-    if isinstance(labels, Image):
-        labels = np.asarray(labels.data)
-    return np.asarray(labels)
+    if not isinstance(labels, Image):
+        return np.asarray(labels)
+    if labels.n_channels > 1:
+        raise ImageError(
+            f"{name} labels {labels.name!r} have {labels.n_channels} channels (axes {labels.axes!r}), they must have "
+            "one number per voxel; save the labels themselves and no picture of them in colours"
+        )
+    data = np.asarray(labels.data)
+    return data.squeeze(labels.axes.index("c")) if "c" in labels.axes else data
 
 
 def _evaluate_objects(
@@ -219,10 +225,12 @@ def _partition_scores(predicted: Labels, true: Labels, tolerance: float) -> dict
 
     scores = {"boundary F": boundary_f_score(predicted, true, tolerance)}
     if true.any():
+        # Renumbered, since both make a table with a row for every number up to the highest.
+        p, t = (consecutive(labels)[0].astype(np.intp, copy=False) for labels in (predicted, true))
         # Both look at true objects only: what lies on true background is no split and no merge.
         with np.errstate(invalid="ignore"):
-            error, _, _ = adapted_rand_error(true, predicted, ignore_labels=(0,))
-        split, merge = variation_of_information(true, predicted, ignore_labels=(0,))
+            error, _, _ = adapted_rand_error(t, p, ignore_labels=(0,))
+        split, merge = variation_of_information(t, p, ignore_labels=(0,))
         scores |= {"VI split": float(split), "VI merge": float(merge)}
         if np.isfinite(error):  # objects of one voxel have no pair of voxels to go by
             scores["adapted Rand error"] = float(error)
@@ -232,6 +240,13 @@ def _partition_scores(predicted: Labels, true: Labels, tolerance: float) -> dict
 def _evaluate_classes(
     pairs: Sequence[tuple[str, Labels, Labels]], classes: Sequence[str], tolerance: float
 ) -> Evaluation:
+    for name, p, t in pairs:
+        for whose, labels in (("predicted", p), ("true", t)):
+            if (lowest := int(labels.min(initial=0))) < 0:
+                raise ImageError(
+                    f"{whose} labels of {name} go down to {lowest}; classes are counted from 0, "
+                    "cut out what is not labelled or give it a class"
+                )
     count = max(len(classes), *(int(max(p.max(initial=0), t.max(initial=0))) + 1 for _, p, t in pairs))
     if count > 256:
         raise ImageError(f"labels go up to {count - 1}, too many for classes; take target='objects'")
@@ -242,7 +257,8 @@ def _evaluate_classes(
     names = tuple(classes) or ("background", *(f"class {i}" for i in range(1, count)))
     images, tables = [], []
     for name, p, t in pairs:
-        table = np.bincount(t.ravel().astype(np.int64) * count + p.ravel(), minlength=count**2).reshape(count, count)
+        cells = t.ravel().astype(np.int64) * count + p.ravel().astype(np.int64)
+        table = np.bincount(cells, minlength=count**2).reshape(count, count)
         tables.append(table)
         scores = {**_class_scores(table, names), "boundary F": boundary_f_score(p, t, tolerance)}
         images.append(ImageEvaluation(name, scores))

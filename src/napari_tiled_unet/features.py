@@ -97,6 +97,7 @@ def _check(labels: npt.NDArray[Any], axes: str, image: Image, spatial: str) -> N
 
 
 def _measure_frame(labels: npt.NDArray[Any], frame: Frame, offset: Sequence[int]) -> Table:
+    import fastremap
     from skimage.measure import regionprops_table
 
     ndim = labels.ndim
@@ -104,13 +105,18 @@ def _measure_frame(labels: npt.NDArray[Any], frame: Frame, offset: Sequence[int]
     step = spacing or (1.0,) * ndim
     shape = ("eccentricity", "solidity") if ndim == 2 else ("extent",)
     channels_last = np.moveaxis(frame.read(), 0, -1)
-    # Signed and wide: an object may be measured only as an integer, a mask is one object.
-    found = regionprops_table(
-        labels.astype(np.int64), channels_last, properties=(*_COMMON, *shape), spacing=step, separator="-"
-    )
+    # A mask is one object, what lies below 0 is none.
+    numbers = np.maximum(labels, 0)
+    numbers = np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("="))
+    # Renumbered, since scikit-image keeps a slot for every number up to the highest.
+    values, places = fastremap.unique(numbers, return_inverse=True)
+    objects = values[values > 0]
+    places = places.reshape(labels.shape).astype(np.int64) + (len(objects) + 1 - len(values))
+    found = regionprops_table(places, channels_last, properties=(*_COMMON, *shape), spacing=step, separator="-")
     length = "um" if spacing else "px"
     size = f"area_{length}2" if ndim == 2 else f"volume_{length}3"
-    table: Table = {"index": found["label"]}
+    # Signed as ever, but for numbers that may not fit.
+    table: Table = {"index": objects if objects.dtype == np.uint64 else objects.astype(np.int64)}
     for i, axis in enumerate(frame.spatial):
         table[f"centroid_{axis}"] = found[f"centroid-{i}"] / step[i] + offset[i]
     table[size] = found["area"]

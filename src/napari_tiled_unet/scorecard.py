@@ -44,10 +44,16 @@ def run_evaluation(
     Raises
     ------
     TiledUnetError
-        If labels do not suit.
+        If labels do not suit, or faults of classes are asked for.
     """
+    from napari_tiled_unet.errors import OptionsError
     from napari_tiled_unet.evaluation import evaluate
 
+    if faults is not None and target == "classes":
+        raise OptionsError(
+            f"--faults {str(faults)!r} goes with --target classes, and only objects have faults; "
+            "leave out --faults, or take --target objects"
+        )
     done = evaluate(predicted, true, target=target, classes=classes, tolerance=tolerance)
     if faults is not None:
         _write_faults(done, faults)
@@ -60,36 +66,40 @@ def run_evaluation(
 
 def _write_faults(done: Evaluation, folder: Path) -> None:
     from napari_tiled_unet.io import require_writable, write_labels
+    from napari_tiled_unet.pairing import stem_of
 
     require_writable(folder)
     for image in done.images:
         if image.faults is not None:
             axes = "zyx"[-image.faults.ndim :]
-            write_labels(
-                folder / f"{Path(image.name).name.split('.')[0]}_faults.ome.tif", image.faults, axes, overwrite=True
-            )
+            write_labels(folder / f"{stem_of(Path(image.name))}_faults.ome.tif", image.faults, axes, overwrite=True)
 
 
 def _print_table(done: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(width=120)
-    table = Table("score", "all", *([i.name for i in done.images] if 1 < len(done.images) <= 4 else []))
+    table = Table("score", "all")
+    shown_images = done.images if 1 < len(done.images) <= 4 else ()
+    for image in shown_images:
+        # As text, since rich would take brackets in names for styles.
+        table.add_column(Text(image.name))
     for name, value in done.scores.items():
         shown = [f"{value:.0f}" if _is_count(name) else f"{value:.3f}"]
-        if 1 < len(done.images) <= 4:
-            own = [i.scores.get(name) for i in done.images]
-            shown += ["" if v is None else f"{v:.0f}" if _is_count(name) else f"{v:.3f}" for v in own]
-        table.add_row(name, *shown)
+        own = [i.scores.get(name) for i in shown_images]
+        shown += ["" if v is None else f"{v:.0f}" if _is_count(name) else f"{v:.3f}" for v in own]
+        table.add_row(Text(name), *shown)
     console.print(table)
     faults = [(image.name, f) for image in done.images if image.comparison for f in image.comparison.faults]
     for name, fault in faults[:_SHOWN_FAULTS]:
         where = ", ".join(f"{c:g}" for c in fault.centre)
         labels = f"true {list(fault.true)}, predicted {list(fault.predicted)}"
         console.print(
-            f"{fault.kind} at ({where}) in {name}: {labels}, {fault.voxels} voxels", highlight=False, markup=False
-        )
+            f"{fault.kind} at ({where}) in {name}: {labels}, {fault.voxels} voxels",
+            highlight=False, markup=False, emoji=False,
+        )  # fmt: skip
     if len(faults) > _SHOWN_FAULTS:
         console.print(f"and {len(faults) - _SHOWN_FAULTS} more; --json lists them all", highlight=False)
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_tiled_unet import labelling
+from napari_tiled_unet.metrics import consecutive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,9 +146,10 @@ class Objects(BaseModel):
         from skimage.segmentation import expand_labels
 
         foreground = (labels > 0).astype(np.float32)
-        numbers = np.maximum(labels, 0)
+        # Numbers may be large and far apart: tables are of the objects that are there.
+        flat, sizes = consecutive(np.maximum(labels, 0))
+        numbers = flat.reshape(labels.shape)
         centre = labelling.centre_map(numbers, spacing=spacing)
-        sizes = np.bincount(numbers.ravel())
         radius = 15.0
         reference = (np.pi * radius**2) if labels.ndim == 2 else (4 / 3 * np.pi * radius**3)
         with np.errstate(divide="ignore"):
