@@ -38,6 +38,7 @@ napari: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.decode --repeats 1
 	$(BIN)/python -m benchmarks.throughput --repeats 2
+	$(BIN)/python -m benchmarks.half
 	$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.footprint
 	$(BIN)/python -m benchmarks.strips

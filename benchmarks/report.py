@@ -148,6 +148,16 @@ def decode() -> str:
     return table(["", "voxels", "objects", "s", "s per megavoxel"], lines) if rows else NOT_MEASURED
 
 
+def half() -> str:
+    """Return what rounding to half precision takes, by NumPy and by torch."""
+    rows = read_rows("half")
+    lines = [
+        [f"{row['what']}, {row['unit']}", *(f"{float(row[name]):.3g}" for name in ("numpy", "torch", "ratio"))]
+        for row in rows
+    ]
+    return table(["", "NumPy", "torch", "ratio"], lines) if rows else NOT_MEASURED
+
+
 def footprint() -> str:
     """Return the planned bytes per voxel beside those that a pass takes, and its seconds."""
     rows = read_rows("footprint")
@@ -258,6 +268,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "responsiveness": responsiveness,
     "decode": decode,
     "footprint": footprint,
+    "half": half,
     "strips": strips,
     "throughput": throughput,
     "acceptance": acceptance,

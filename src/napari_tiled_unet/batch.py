@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from napari_tiled_unet.errors import FileError, OptionsError, TiledUnetError
 from napari_tiled_unet.events import Event, Finished, Notice, Planned, TileDone
+from napari_tiled_unet.pairing import stem_of
 from napari_tiled_unet.terminal import FileResult, Progress, report, shown_progress
 
 if TYPE_CHECKING:
@@ -174,21 +175,13 @@ def result_paths(images: Sequence[Path], out: Path | None) -> list[Path]:
         if len(images) > 1:
             raise OptionsError(f"--out {str(out)!r} names one file, there are {len(images)} images; give a folder")
         return [out]
-    return [(image.parent if out is None else out) / f"{_stem(image)}{_LABELS}" for image in images]
+    return [(image.parent if out is None else out) / f"{stem_of(image)}{_LABELS}" for image in images]
 
 
 def maps_path(labels: Path, *, spread: bool = False) -> Path:
     """Return where the maps go that belong to a label file, or their spread over flips."""
     stem = labels.name.removesuffix(_LABELS)
-    return labels.with_name(f"{_stem(Path(stem)) if stem == labels.name else stem}{_SPREAD if spread else _MAPS}")
-
-
-def _stem(path: Path) -> str:
-    name = path.name
-    for suffix in (".ome.tiff", ".ome.tif", ".ome.zarr"):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return path.stem
+    return labels.with_name(f"{stem_of(Path(stem)) if stem == labels.name else stem}{_SPREAD if spread else _MAPS}")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class Blend:
         example a ``numpy.memmap`` when the maps are larger than memory. It has its own dtype.
     allocate : callable, default numpy.zeros
         Makes the array that tiles are joined in, from shape and dtype: where it should not be memory.
+    convert : callable, optional
+        Writes the sums of ``gaussian`` into an array of the dtype asked for; by default NumPy does.
 
     Raises
     ------
@@ -70,6 +72,7 @@ class Blend:
         dtype: npt.DTypeLike = np.float32,
         out: Any = None,
         allocate: Callable[..., npt.NDArray[Any]] = np.zeros,
+        convert: Callable[[npt.NDArray[Any], npt.NDArray[Any]], object] | None = None,
     ) -> None:
         if mode not in ("crop", "gaussian"):
             raise OptionsError(f"blend={mode!r} is unknown; it must be 'crop' or 'gaussian'")
@@ -85,7 +88,7 @@ class Blend:
         self._plan, self._channels, self._mode, self._dtype = plan, channels, mode, np.dtype(dtype)
         self._missing = set(range(len(plan)))
         self._out: Any = out
-        self._allocate = allocate
+        self._allocate, self._convert = allocate, convert or _convert
         if mode == "gaussian":
             if self._dtype.kind != "f":
                 raise OptionsError(f"dtype={self._dtype} cannot hold a weighted mean; take a float, or blend='crop'")
@@ -182,7 +185,7 @@ class Blend:
             )
         if self._mode == "gaussian" and self._out.dtype != self._dtype:
             sums, self._out = self._out, self._allocate(self._out.shape, self._dtype)
-            self._out[...] = sums
+            self._convert(sums, self._out)
         return cast("npt.NDArray[Any]", self._out)
 
     def _add_weighted(self, tile: Tile, maps: npt.NDArray[Any]) -> None:
@@ -194,6 +197,10 @@ class Blend:
         for total, channel in zip(self._out, maps, strict=True):
             np.multiply(channel[inside], weights, out=weighted, casting="same_kind")
             total[covered] += weighted
+
+
+def _convert(values: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    np.copyto(out, values, casting="same_kind")
 
 
 def _axis_shares(starts: tuple[int, ...], tile: int, side: int) -> dict[int, npt.NDArray[np.float32]]:

@@ -18,6 +18,7 @@ from napari_tiled_unet.candidates import Costs, Large
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Notice, Planned, TileDone
 from napari_tiled_unet.flips import views_of
+from napari_tiled_unet.half_precision import to_half
 from napari_tiled_unet.memory import free_memory
 from napari_tiled_unet.normalise import Normalisation, Statistics, measure
 from napari_tiled_unet.planning import Choice, choose_soon, choose_tiles, take_strips
@@ -315,9 +316,7 @@ def _half(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return maps in half precision, as labels are decoded from them whatever is kept."""
     if maps.dtype == np.float16:
         return maps
-    half = _allocate(maps.shape, np.float16)
-    half[...] = maps
-    return half
+    return to_half(maps, _allocate(maps.shape, np.float16))
 
 
 def _in_strips(choice: Choice, network: Network, dtype: torch.dtype, voxel_work: float) -> Choice:

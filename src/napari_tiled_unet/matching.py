@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.events import Notice
+from napari_tiled_unet.half_precision import to_half
 from napari_tiled_unet.image import Image, image_from_array, luminance, micrometres_per
 from napari_tiled_unet.io import read_image
 
@@ -165,5 +166,9 @@ def _resized(
     shrinks = any(new < old for new, old in zip(shape, channels.shape[1:], strict=True))
     out = allocate((len(channels), *shape), dtype)
     for target, channel in zip(out, channels, strict=True):
-        target[...] = resize(channel, shape, order=1, mode="reflect", anti_aliasing=shrinks, preserve_range=True)
+        resized = resize(channel, shape, order=1, mode="reflect", anti_aliasing=shrinks, preserve_range=True)
+        if target.dtype == np.float16:
+            to_half(resized, target)
+        else:
+            target[...] = resized
     return out

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from napari_tiled_unet.blending import Blend
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Notice, TileDone
+from napari_tiled_unet.half_precision import to_half
 from napari_tiled_unet.shortage import is_shortage
 from napari_tiled_unet.strips import StripPlan
 from napari_tiled_unet.tiling import Tile, TilePlan, read_tile
@@ -145,7 +146,10 @@ def iter_predict(
         If memory runs out on a single tile.
     """
     manner = manner or Manner()
-    blended = Blend(plan, n_maps, manner.blend, manner.dtype, allocate=manner.allocate)
+    half = np.dtype(manner.dtype) == np.float16
+    blended = Blend(
+        plan, n_maps, manner.blend, manner.dtype, allocate=manner.allocate, convert=to_half if half else None
+    )
     work = _Work(frame, statistics, runner, plan, manner)
     with _one_helper() as helper:
         blending: Future[None] | None = None
@@ -158,7 +162,10 @@ def iter_predict(
             # The maps of the last batch are let go before those of the next are there.
             if blending is not None:
                 blending.result()
-            blending = helper.submit(_blend, blended, batch, maps)
+            # Here and not in the helper, whose threads would be more than there are cores.
+            added = to_half(maps) if half and manner.blend == "crop" else maps
+            blending = helper.submit(_blend, blended, batch, added)
+            del added
             for place, (tile, tile_maps) in enumerate(zip(batch.tiles, maps, strict=True)):
                 kept = tile_maps[(slice(None), *tile.crop)].copy() if manner.live else None
                 yield TileDone(index, tile.index, tile, position, kept, place not in batch.computed)
@@ -274,7 +281,7 @@ class _Work:
         self._buffers.clear()
 
 
-def _blend(blended: Blend, batch: _Batch, maps: npt.NDArray[np.float32]) -> None:
+def _blend(blended: Blend, batch: _Batch, maps: npt.NDArray[Any]) -> None:
     """Add the maps of a batch; runs in the helper."""
     for tile, tile_maps in zip(batch.tiles, maps, strict=True):
         blended.add(tile, tile_maps)

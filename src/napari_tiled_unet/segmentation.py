@@ -17,6 +17,7 @@ from napari_tiled_unet import labelling
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Finished, FrameDone, Notice, Planned
 from napari_tiled_unet.framewise import Framewise, Wishes, first_choice
+from napari_tiled_unet.half_precision import to_half
 from napari_tiled_unet.io import smallest_label_dtype
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
 from napari_tiled_unet.memory import GIB, free_memory, memory_budget
@@ -327,7 +328,7 @@ def decode_maps(maps: npt.NDArray[np.float32], axes: str, model: Model, options:
     numbered = 0
     for position in np.ndindex(labels.shape[: -len(model.spec.axes)]):
         # In half precision, as a run decodes them.
-        found = model.spec.target.decode(np.asarray(maps[(slice(None), *position)], np.float16), options)
+        found = model.spec.target.decode(to_half(maps[(slice(None), *position)]), options)
         labels[position] = found
         if model.spec.target.kind == "objects":
             _shift(labels[position], numbered)
