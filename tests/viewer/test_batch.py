@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+from napari.layers import Image as ImageLayer
+from napari.layers import Labels
 
 from napari_tiled_unet.batch import FileEnded, FileStarted
 from napari_tiled_unet.errors import ModelError, OptionsError
@@ -60,7 +62,13 @@ class TestWhichFiles:
 
     @pytest.mark.parametrize(
         ("where", "pattern", "message"),
-        [("", "*", "'' is no folder"), (".", "*.png", "no image in .* fits"), (".", "/tmp/*", "must be relative")],
+        [
+            ("", "*", "'' is no folder"),
+            (".", "*.png", "no image in .* fits"),
+            (".", "/tmp/*", "must be relative"),
+            (".", "**.tif", r"pattern '\*\*.tif': \*\* .* stands alone .* such as \*\*/\*.tif"),
+            (".", "./", r"pattern './' names no file; give one such as \*.tif"),
+        ],
     )
     def test_what_cannot_be_is_refused(self, folder: Path, where: str, pattern: str, message: str) -> None:
         with pytest.raises(OptionsError, match=message):
@@ -109,6 +117,47 @@ def test_layers_of_a_part_lie_on_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(labels.translate, np.array(image.scale) * (1, 8, 0))
     found = labels.world_to_data(np.array(image.scale) * (1, 15, 20))
     assert labels.data[tuple(np.rint(found).astype(int))] > 0
+
+
+def opened(folder: Path, **options: Any) -> tuple[ImageLayer, Labels]:
+    """Segment the only image of a folder, and return what a double click on it shows."""
+    rows = batch_of(folder, "*", None).rows
+    events = list(batch_events(rows, SegmentOptions.of(model="blobs", **options), overwrite=False))
+    assert events[-1].result.state == "done", events[-1].result.error
+    image, labels = layers_of(rows[0])
+    return image, labels
+
+
+def test_layers_of_a_resolution_lie_on_each_other(tmp_path: Path) -> None:
+    fine = PLANE.repeat(2, axis=0).repeat(2, axis=1)
+    size = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"}
+    with tifffile.TiffWriter(tmp_path / "p.ome.tif") as tiff:
+        tiff.write(fine, subifds=1, metadata={"axes": "YX", **size})
+        tiff.write(PLANE, subfiletype=1)
+    image, labels = opened(tmp_path, level=1, region="y=8:56")
+    np.testing.assert_allclose(image.extent.world[1], (55, 71))
+    found = labels.world_to_data(image.data_to_world((40, 30)))
+    np.testing.assert_allclose(found, (32, 30))
+    assert labels.get_value(image.data_to_world((40, 30)), world=True) == labels.data[32, 30] > 0
+    np.testing.assert_array_equal(labels.data, segment(PLANE, "blobs", region="y=8:56"))
+
+
+def test_colours_in_planes_are_shown_as_colours(tmp_path: Path) -> None:
+    grey = (PLANE // 4).astype(np.uint8)
+    colours = np.stack([grey, grey, grey // 2])
+    tifffile.imwrite(tmp_path / "rgb.tif", colours, photometric="rgb", planarconfig="separate")
+    image, labels = opened(tmp_path)
+    assert image.rgb
+    np.testing.assert_array_equal(image.data, np.moveaxis(colours, 0, -1))
+    assert (labels.data.shape, labels.data.max()) == (PLANE.shape, 3)
+
+
+def test_a_stack_is_shown_with_the_axes_that_it_was_segmented_with(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "s.tif", np.stack([PLANE, PLANE, PLANE]), photometric="minisblack")
+    image, labels = opened(tmp_path, axes="tyx", region="t=1:2")
+    assert image.axis_labels == labels.axis_labels == ("t", "y", "x")
+    assert (image.data.shape, labels.data.shape) == ((3, *PLANE.shape), (1, *PLANE.shape))
+    np.testing.assert_allclose(labels.translate, (1, 0, 0))
 
 
 @pytest.fixture

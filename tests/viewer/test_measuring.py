@@ -128,3 +128,71 @@ def test_the_widget_measures_labels_of_any_origin(viewer: Viewer, qtbot: Any, no
     qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
     assert "choose the image that was segmented" in widget.status
     assert notified[-1] == ("error", widget.status)
+
+
+def test_an_image_that_the_user_chose_stays(
+    viewer: Viewer, docked: SegmentWidget, finish: Callable[[SegmentWidget], None]
+) -> None:
+    from napari_tiled_unet.viewer.measure_widget import MeasureWidget
+
+    source = viewer.add_image(PLANE, name="cells")
+    docked.segment()
+    finish(docked)
+    marker = viewer.add_image(PLANE * 2, name="marker")
+    mask = viewer.add_labels((PLANE > 500).astype(int), name="mask")
+    widget = MeasureWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Measure", area="right")
+    labels, image = widget.control("labels"), widget.control("image")
+    labels.value = viewer.layers["cells labels"]
+    assert image.value is source
+    image.value = marker
+    viewer.add_points(np.zeros((1, 2)))
+    marker.name = "another name"
+    assert image.value is marker
+    labels.value = mask
+    labels.value = viewer.layers["cells labels"]
+    assert image.value is source
+    image.value = marker
+    viewer.layers.remove(marker)
+    assert image.value is source
+
+
+def test_an_image_that_nobody_chose_gives_way_to_that_of_the_run(
+    viewer: Viewer, docked: SegmentWidget, finish: Callable[[SegmentWidget], None]
+) -> None:
+    from napari_tiled_unet.viewer.measure_widget import MeasureWidget
+
+    widget = MeasureWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Measure", area="right")
+    marker, source = viewer.add_image(PLANE * 2, name="marker"), viewer.add_image(PLANE, name="cells")
+    assert widget.control("image").value is marker
+    docked.layer = source
+    docked.segment()
+    finish(docked)
+    # Labels are offered from the first tile on, and say only at the end of what image they are.
+    viewer.add_points(np.zeros((1, 2)))
+    assert widget.control("labels").value is viewer.layers["cells labels"]
+    assert widget.control("image").value is source
+
+
+def test_the_table_is_of_the_layer_that_was_segmented(
+    viewer: Viewer, docked: SegmentWidget, finish: Callable[[SegmentWidget], None], qtbot: Any
+) -> None:
+    first, other = viewer.add_image(PLANE, name="first"), viewer.add_image(np.zeros_like(PLANE), name="other")
+    docked.layer = first
+    docked.control("measure").value = True
+    docked.segment()
+    docked.layer = other
+    finish(docked)
+    labels = viewer.layers["first labels"]
+    qtbot.waitUntil(lambda: not docked.measuring, timeout=20_000)
+    assert len(labels.features) == 3
+    assert docked.status.endswith("3 objects measured")
+
+    docked.layer = first
+    before = labels.features["area_px2"].sum()
+    docked._tune.slider("foreground_threshold").value = 0.1
+    docked._tune.decode_all()
+    docked.layer = other
+    qtbot.waitUntil(lambda: not docked._tune.busy and not docked.measuring, timeout=20_000)
+    assert labels.features["area_px2"].sum() > before

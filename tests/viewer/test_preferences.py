@@ -11,6 +11,7 @@ import pytest
 from npe2 import PluginManager, PluginManifest
 
 import napari_tiled_unet
+from napari_tiled_unet.errors import ModelError
 from napari_tiled_unet.viewer.preferences import PLUGIN, Preferences, read_preferences, use_model_folder
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["TILED_UNET_MODELS"] == "/mine"
 
 
-def test_forms_start_with_them(settings: Any, viewer: Viewer, model_folder: Path, no_folder: None) -> None:
+def test_forms_start_with_them(viewer: Viewer, settings: Any, model_folder: Path, no_folder: None) -> None:
     from napari_tiled_unet.viewer.batch_widget import BatchWidget
     from napari_tiled_unet.viewer.segment_widget import SegmentWidget
 
@@ -77,3 +78,62 @@ def test_forms_start_with_them(settings: Any, viewer: Viewer, model_folder: Path
         form.control("model").value = "blobs"
     for options in (widget.segment_options(), batch.batch_options()):
         assert (options.model, options.device, options.memory) == ("blobs", "cpu", 2.5)
+
+
+def test_a_training_heeds_them_with_no_other_form_open(
+    viewer: Viewer, settings: Any, model_folder: Path, no_folder: None, tmp_path: Path
+) -> None:
+    from napari_tiled_unet.viewer.train_widget import TrainWidget
+
+    settings.device, settings.memory, settings.models = "cpu", 2.5, str(model_folder)
+    train = TrainWidget(viewer)
+    viewer.window.add_dock_widget(train)
+    options = train.train_options()
+    assert (options.device, options.memory) == ("cpu", 2.5)
+    assert "blobs" in [name for _, name in train.control("start")._offered]
+    assert train.model_path.parent == model_folder
+    train.control("model_name").value = "mine"
+    settings.models = str(tmp_path)
+    assert train.model_path == tmp_path / "mine.safetensors"
+
+
+def test_looking_inside_heeds_them_with_no_other_form_open(
+    viewer: Viewer, settings: Any, model_folder: Path, no_folder: None, qtbot: Any
+) -> None:
+    from napari_tiled_unet.viewer.inside_widget import InsideWidget
+
+    settings.models = str(model_folder)
+    inside = InsideWidget(viewer)
+    viewer.window.add_dock_widget(inside)
+    assert "blobs" in inside.control("model").choices
+    qtbot.waitUntil(lambda: not inside.busy, timeout=20_000)
+
+
+def test_an_improvement_heeds_them_with_no_other_form_open(
+    viewer: Viewer, settings: Any, no_folder: None, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    from napari_tiled_unet.model import save_model
+    from napari_tiled_unet.viewer import improve_widget
+    from tests.models import blob_model
+
+    heard = []
+
+    def started(lesson: Any, *_: Any, **__: Any) -> Any:
+        heard.append(lesson)
+        raise ModelError("only looked at")
+
+    save_model(blob_model(name="mine"), tmp_path / "mine.safetensors")
+    settings.device, settings.memory, settings.models = "cpu", 2.5, str(tmp_path)
+    monkeypatch.setattr(improve_widget, "Schooling", started)
+    widget = improve_widget.ImproveWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    image = viewer.add_image(np.zeros((32, 32), np.uint8), name="cells")
+    mark = {"source": str(image.unique_id), "exact": {"model": "mine", "axes": "yx"}}
+    viewer.add_labels(np.zeros((32, 32), np.int32), metadata={"tiled_unet": mark})
+    with pytest.raises(ModelError, match="only looked at"):
+        widget.improve()
+    (lesson,) = heard
+    assert (lesson.options.device, lesson.options.memory) == ("cpu", 2.5)
+    assert lesson.out.parent.parent == tmp_path

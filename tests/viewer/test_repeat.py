@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+from qtpy.QtWidgets import QApplication, QMenu
 
 from napari_tiled_unet import cli, read_image, write_labels
 from napari_tiled_unet.errors import OptionsError
@@ -47,8 +50,6 @@ def field(tmp_path: Path) -> Path:
 
 def copied(widget: SegmentWidget, button: str, qtbot: Any) -> str:
     """Click a button and return what it copied."""
-    from qtpy.QtWidgets import QApplication
-
     QApplication.clipboard().clear()
     getattr(widget._repeat, f"copy_{button}")()
     return str(QApplication.clipboard().text())
@@ -270,6 +271,22 @@ class TestRecipes:
         labels = viewer.layers["second labels"]
         assert labels.data.max() == 3
         assert labels.metadata[METADATA_KEY]["options"]["min_size"] == 3
+
+    def test_the_menu_holds_no_image_that_was_removed(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish, qtbot: Any
+    ) -> None:
+        first = viewer.add_image(PLANE, name="first")
+        docked.segment()
+        finish(docked)
+        second = weakref.ref(viewer.add_image(PLANE, name="second"))
+        docked.layer = first
+        for _ in range(2):
+            docked._repeat._fill_menu()
+        (again,) = docked._repeat.menu.findChildren(QMenu)
+        assert [entry.text() for entry in again.actions()] == ["first", "second"]
+        viewer.layers.remove("second")
+        # napari lets go of a layer in several steps.
+        qtbot.waitUntil(lambda: gc.collect() >= 0 and second() is None, timeout=5000)
 
     def test_without_a_result_there_is_nothing_to_run_again(self, viewer: Viewer, docked: SegmentWidget) -> None:
         viewer.add_image(PLANE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from napari_tiled_unet.model import load_model
+from napari_tiled_unet.viewer.form import UNSAID
 from tests.training.scenes import folders, scene
 
 if TYPE_CHECKING:
@@ -137,6 +140,25 @@ def test_axes_must_be_said(viewer: Viewer, teach: TrainWidget) -> None:
     assert teach.status == "choose what the axes of 'stack' are"
     teach.control("axes").value = "tyx"
     assert teach.axes == "tyx"
+
+
+def test_labels_that_were_chosen_and_removed_are_let_go(viewer: Viewer, teach: TrainWidget, qtbot: Any) -> None:
+    image = viewer.add_image(PLANE, name="cells")
+    right = viewer.add_labels(TRUTH, name="right")
+    viewer.add_labels(np.zeros_like(TRUTH), name="empty")
+    teach.labels_row(image).value = right
+    image.name = "more cells"
+    assert teach.pairs == [(image, right)]
+    teach.labels_row(image).value = UNSAID
+    viewer.layers.remove("empty")
+    assert teach.pairs == []
+    teach.labels_row(image).value = right
+    gone = weakref.ref(right)
+    viewer.layers.remove(right)
+    assert teach.pairs == []
+    del right
+    # napari lets go of a layer in several steps.
+    qtbot.waitUntil(lambda: gc.collect() >= 0 and gone() is None, timeout=5000)
 
 
 def test_patches_are_shown_as_layers(viewer: Viewer, teach: TrainWidget, qtbot: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from napari_tiled_unet.model import save_model
@@ -15,7 +17,7 @@ from napari_tiled_unet.recipe import parse_recipe
 from napari_tiled_unet.segmentation import decode_maps, iter_segment, segment
 from napari_tiled_unet.targets import Classes, Objects
 from napari_tiled_unet.viewer.layers import METADATA_KEY
-from napari_tiled_unet.viewer.maps import entropy, renumbered, room_for_maps
+from napari_tiled_unet.viewer.maps import KeptMaps, entropy, renumbered, room_for_maps
 from tests.models import blob_model, blobs
 from tests.test_flips import random_model
 from tests.viewer.test_segment_widget import PLANE, result
@@ -181,6 +183,21 @@ class TestSliders:
         qtbot.waitUntil(lambda: not docked._tune.busy, timeout=10_000)
         assert not result(viewer).data.any()
 
+    def test_only_what_was_moved_is_changed(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish, qtbot: Any
+    ) -> None:
+        viewer.add_image(PLANE, name="cells")
+        docked.control("foreground_threshold").value = "0.333"
+        docked.control("seed_threshold").value = "0.995"
+        docked.segment()
+        finish(docked)
+        docked._tune.slider("min_size").value = 3
+        qtbot.waitUntil(lambda: not docked._tune.busy, timeout=10_000)
+        rows = {name: docked.control(name).value for name in ("foreground_threshold", "seed_threshold", "min_size")}
+        assert rows == {"foreground_threshold": "0.333", "seed_threshold": "0.995", "min_size": "3"}
+        exact = result(viewer).metadata[METADATA_KEY]["exact"]
+        assert (exact["foreground_threshold"], exact["min_size"]) == (0.333, 3)
+
     def test_a_result_that_is_removed_takes_them_along(self, viewer: Viewer, tuned: SegmentWidget) -> None:
         viewer.layers.remove(result(viewer))
         assert tuned._tune.kept is None
@@ -207,6 +224,31 @@ class TestLayers:
         assert values[15, 20] < 0.1
         assert values[0, 0] < 0.1
         assert values.max() > 0.9
+
+    @pytest.mark.parametrize("asked_last", [True, False])
+    def test_uncertainty_and_labels_do_not_wait_for_each_other(
+        self, viewer: Viewer, tuned: SegmentWidget, qtbot: Any, monkeypatch: pytest.MonkeyPatch, asked_last: bool
+    ) -> None:
+        tune, whole, go_on = tuned._tune, KeptMaps.whole, threading.Event()
+
+        def held(self: KeptMaps, options: SegmentOptions) -> npt.NDArray[Any]:
+            assert go_on.wait(10)
+            return whole(self, options)
+
+        monkeypatch.setattr(KeptMaps, "whole", held)
+        tune.slider("min_size").value = 10
+        tune.decode_all()
+        if not asked_last:
+            tune.show_uncertainty()
+        tune.slider("min_size").value = 900
+        tune.decode_all()
+        if asked_last:
+            tune.show_uncertainty()
+        go_on.set()
+        qtbot.waitUntil(lambda: not tune.busy, timeout=10_000)
+        assert not result(viewer).data.any()
+        assert tuned.control("min_size").value == "900"
+        assert "cells uncertainty" in viewer.layers
 
 
 class TestFlips:

@@ -19,6 +19,7 @@ from napari_tiled_unet.viewer.worker import loaded_model, one_core_left
 if TYPE_CHECKING:
     import napari.layers
 
+    from napari_tiled_unet.image import Image
     from napari_tiled_unet.options import SegmentOptions
 
 State = Literal["waiting", "running", "done", "skipped", "failed", "stopped"]
@@ -126,7 +127,7 @@ def batch_of(folder: str | Path, pattern: str, out: str | Path | None) -> BatchS
     Raises
     ------
     OptionsError
-        If there is no such folder, or no image in it.
+        If there is no such folder, no image in it, or the pattern is none.
     """
     from napari_tiled_unet.io import image_files
 
@@ -136,6 +137,14 @@ def batch_of(folder: str | Path, pattern: str, out: str | Path | None) -> BatchS
     pattern = pattern.strip() or "*"
     if Path(pattern).is_absolute():
         raise OptionsError(f"pattern {pattern!r} must be relative to the folder, for example *.tif")
+    # Told here, for Python raises errors of several kinds, and from 3.13 on takes some for other patterns.
+    parts = Path(pattern).parts
+    if not parts:
+        raise OptionsError(f"pattern {pattern!r} names no file; give one such as *.tif")
+    if any("**" in part and part != "**" for part in parts):
+        raise OptionsError(
+            f"pattern {pattern!r}: ** is for folders within and stands alone between slashes; give one such as **/*.tif"
+        )
     matches = sorted(where.glob(pattern))
     known = set(image_files(sorted({path.parent for path in matches})))
     images = [path for path in matches if path in known]
@@ -158,29 +167,37 @@ def layers_of(row: FileRow) -> list[napari.layers.Layer]:
 
     Raises
     ------
-    FileError
-        If one of them cannot be read.
+    FileError, ImageError
+        If one of them cannot be read, or the image is not any more what was segmented.
     """
-    from napari.layers import Image, Labels
+    from napari.layers import Image as ImageLayer
+    from napari.layers import Labels
 
     from napari_tiled_unet.io import read_description, read_image
     from napari_tiled_unet.region import Region
 
-    image, labels = read_image(row.image), read_image(row.labels)
-    said = (read_description(row.labels) or {}).get("options", {})
-    axes = said.get("axes") or image.axes
-    shown = Image(
-        image.data,
-        rgb=image.is_rgb and image.axes.endswith("c"),
-        **_fitting(layer_settings(image, row.image.name), image.is_rgb),
-    )
+    labels, said = read_image(row.labels), read_description(row.labels).get("options", {})
+    # As it was read for the run: of a pyramid the same resolution.
+    image = read_image(row.image, axes=said.get("axes"), level=said.get("level", 0))
+    if image.is_rgb and isinstance(image.data, np.ndarray):
+        # Of an image that stays on disk no view can be made: its colours are shown as channels.
+        image = _colours_last(image)
+    rgb = image.is_rgb and image.axes.endswith("c")
+    shown = ImageLayer(image.data, rgb=rgb, **_fitting(layer_settings(image, row.image.name), rgb))
     offset = dict(zip("tzyx", Region.parse(said["region"]).offset("tzyx"), strict=True)) if said.get("region") else {}
-    wanted = labels_axes(axes, rgb=bool(shown.rgb))
-    given = "".join(a for a in labels.axes if a in wanted)
-    data = np.asarray(labels.data)
-    data = data.reshape([n for a, n in zip(labels.axes, labels.shape, strict=True) if a in given])
-    placed = labels_placement(shown, axes, offset)
+    wanted = labels_axes(image.axes, rgb=rgb)
+    # A file keeps no axes of one voxel, such as that of a region with one plane.
+    given = "".join(axis for axis in "tzyx" if axis in wanted)
+    data = np.asarray(labels.data).reshape([labels.size_of(axis) for axis in given])
+    placed = labels_placement(shown, image.axes, offset)
     return [shown, Labels(labels_for_layer(data, given, wanted), name=f"{row.image.name} labels", **placed)]
+
+
+def _colours_last(image: Image) -> Image:
+    """Return a colour image as napari has them, whatever the planes of its file; a view."""
+    place = image.axes.index("c")
+    axes = image.axes.replace("c", "") + "c"
+    return replace(image, data=np.moveaxis(image.data, place, -1), axes=axes)
 
 
 def _fitting(settings: dict[str, Any], rgb: bool) -> dict[str, Any]:

@@ -108,12 +108,14 @@ class MeasureWidget(Container[Widget]):
         )
         self._line = sentence("line")
         self._measure = Measure(self._say)
+        self._image_said = False  # whether the user chose the image for these labels
         rows: Container[Widget] = Container(widgets=[self._labels_row, self._image_row])
         rows.margins = (0, 0, 0, 0)
         self.extend([side_by_side(self._go, self._export, name="buttons"), self._line])
         self.native.layout().insertWidget(0, ScrollingRows(rows))
         self.native.setMinimumWidth(240)
-        self._labels_row.changed.connect(self._follow)
+        self._labels_row.changed.connect(self._choose_labels)
+        self._image_row.changed.connect(self._choose_image)
         self._go.changed.connect(self.measure)
         self._export.changed.connect(self.export)
         for event in self._layer_events():
@@ -147,15 +149,28 @@ class MeasureWidget(Container[Widget]):
     def reset_choices(self, *_: Any) -> None:
         """Offer the layers that the viewer has now."""
         active = self._viewer.layers.selection.active
+        before = self._labels_row.value, self._image_row.value
         for row, fits in ((self._labels_row, is_labels_layer), (self._image_row, is_image_layer)):
             layers = [layer for layer in self._viewer.layers if fits(layer)]
             likely = active if active in layers else layers[-1] if layers else None
             row.offer([(layer.name, layer) for layer in layers], row.value if row.value in layers else likely)
+        # What the user chose stays for as long as it is there.
+        self._image_said &= (self._labels_row.value, self._image_row.value) == before
         self._follow()
         self._go.enabled = self._labels_row.value is not None and self._image_row.value is not None
         self._export.enabled = self._labels_row.value is not None
 
+    def _choose_labels(self) -> None:
+        self._image_said = False
+        self._follow()
+
+    def _choose_image(self) -> None:
+        self._image_said = True
+
     def _follow(self) -> None:
+        """Show the image of the run that made the labels, unless the user chose another one."""
+        if self._image_said:
+            return
         source = source_of(self._labels_row.value, self._viewer.layers)
         if source is not None:
             with self._image_row.changed.blocked():

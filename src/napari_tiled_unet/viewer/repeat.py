@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 from magicgui.widgets import Container, Widget
@@ -145,6 +146,9 @@ class Repeat(Container[Widget]):
         self.menu = QMenu(recipe.native)
         self.menu.setToolTipsVisible(True)
         self.menu.aboutToShow.connect(self._fill_menu)
+        # Once, for to clear the menu deletes its entries, but not a menu in it.
+        self._again = QMenu("Run again on", self.menu)
+        self._again.setToolTipsVisible(True)
         recipe.native.setMenu(self.menu)
         self.append(side_by_side(python, command, recipe))
         self.margins = (0, 0, 0, 0)
@@ -204,18 +208,23 @@ class Repeat(Container[Widget]):
         self.menu.clear()
         add_entry(self.menu, "Save recipe ...", "write what the form says to a file", self.save_recipe)
         add_entry(self.menu, "Load recipe ...", "fill the form from a file", self.load_recipe)
-        again = QMenu("Run again on", self.menu)
-        again.setToolTipsVisible(True)
-        self.menu.addMenu(again)
+        self._again.clear()
+        self.menu.addMenu(self._again)
         try:
             options = recipe_of(self._source()[2])
         except OptionsError:
             options = None
-        again.setEnabled(options is not None)
+        self._again.setEnabled(options is not None)
         for layer in self._layers():
             if options is not None and is_image_layer(layer):
                 tip = f"segment {layer.name} as the last run on this image was"
-                add_entry(again, layer.name, tip, partial(self._run_again, options, layer))
+                # Not the layer, which may be removed while the entry waits for the next opening.
+                add_entry(self._again, layer.name, tip, partial(self._run_again_on, options, ref(layer)))
+
+    def _run_again_on(self, options: SegmentOptions, layer: ref[Any]) -> None:
+        there = layer()
+        if there is not None:
+            self._run_again(options, there)
 
     def save_recipe(self) -> None:
         """Ask for a file and write what the form says to it."""

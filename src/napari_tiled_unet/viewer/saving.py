@@ -38,6 +38,7 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     layer: Any = Labels(labels, **{name: attributes[name] for name in known if attributes.get(name) is not None})
     mark = attributes.get("metadata", {}).get(METADATA_KEY)
     run: dict[str, Any] = mark if isinstance(mark, dict) else {}
+    measured = run.get("measured", {})
     axes = _axes(layer, run, str(attributes.get("name", "labels")))
     size = dict(zip(axes, axis_spacing(layer), strict=True))
     kept = axes.replace("c", "")
@@ -47,7 +48,10 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     known_size = [step for step in spacing if step is not None]
     given = known_size if len(known_size) == len(spacing) else None
     described = {name: value for name, value in run.items() if name not in ("source", "layer", "measured")}
-    write_labels(path, labels, kept, given, description=described or None, overwrite=True)
+    # Where a part of an image begins; a run has its own order of axes.
+    first = dict(zip(measured.get("axes", ""), measured.get("offset", ()), strict=True))
+    offset = tuple(int(first.get(axis, 0)) for axis in kept)
+    write_labels(path, labels, kept, given, offset=offset, description=described or None, overwrite=True)
     return [path]
 
 

@@ -288,7 +288,7 @@ class SegmentWidget(Container[Widget]):
             self._tune.offer(KeptMaps(outcome, outcome.finished.maps))
         self._refresh()
         if outcome is not None:
-            self.measure()
+            self._measure_result(outcome.labels, outcome.order.layer)
 
     def _tuned(self, options: SegmentOptions) -> None:
         """Let the form say what the sliders say, for the next run."""
@@ -296,7 +296,9 @@ class SegmentWidget(Container[Widget]):
         tuned = ("foreground_threshold", "seed_threshold", "min_size")
         self._choices.show_values({name: values[name] for name in tuned})
         self._refresh()
-        self.measure()
+        kept = self._tune.kept
+        if kept is not None:
+            self._measure_result(kept.outcome.labels, kept.outcome.order.layer)
 
     # --- objects in numbers -----------------------------------------------------------
 
@@ -306,9 +308,13 @@ class SegmentWidget(Container[Widget]):
         return self._measure.busy
 
     def measure(self) -> None:
-        """Measure the objects of the result, if that is asked for."""
+        """Measure the objects in the result of the layer that is chosen, if that is asked for."""
         layer, _, labels = self._source()
-        if self._measures.value and not self.running and layer is not None and labels is not None:
+        if layer is not None and labels is not None:
+            self._measure_result(labels, layer)
+
+    def _measure_result(self, labels: napari.layers.Labels, layer: napari.layers.Image) -> None:
+        if self._measures.value and not self.running:
             self._measure.measure(labels, layer)
 
     def _say_measured(self, text: str) -> None:

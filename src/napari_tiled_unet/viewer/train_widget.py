@@ -14,6 +14,7 @@ from napari_tiled_unet.viewer.chart import Chart
 from napari_tiled_unet.viewer.form import AUTOMATIC, UNSAID, axes_readings, taken_axes
 from napari_tiled_unet.viewer.layers import facts_of, is_image_layer
 from napari_tiled_unet.viewer.mosaic import first_patches, show_patch_layers
+from napari_tiled_unet.viewer.preferences import read_preferences, use_model_folder
 from napari_tiled_unet.viewer.rows import (
     Departure,
     DropDown,
@@ -67,7 +68,8 @@ class TrainWidget(Container[Widget]):
         self._run: Schooling | None = None
         self._outcome = ""
         self._said_axes: dict[Any, str] = {}
-        self._said_labels: dict[Any, Any] = {}  # the Labels layer that the user chose, by image layer
+        # Which Labels layer the user chose, by image layer; not the layer, which may be removed meanwhile.
+        self._said_labels: dict[Any, Any] = {}
         self._named = ""
         self._looked = Latest()
         self._pairs: list[tuple[napari.layers.Image, DropDown]] = []
@@ -80,6 +82,8 @@ class TrainWidget(Container[Widget]):
 
     def _build(self) -> None:
         self._rows: dict[str, Any] = {row.name: row_widget(row) for row in train_rows()}
+        for name, value in read_preferences().rows.items():
+            self._rows[name].value = value
         self._source = DropDown(name="source", label="learn from", tooltip="layers of this viewer, or files in folders")
         self._source.offer([("layers", LAYERS), ("folders of images and labels", FOLDERS)], LAYERS)
         self._pairing: Container[Widget] = Container(widgets=[], label="", name="layers")
@@ -167,7 +171,7 @@ class TrainWidget(Container[Widget]):
     @property
     def model_path(self) -> Path:
         """The model file that is made."""
-        return user_folder() / f"{file_name(self._called.value or self._proposed_name())}.safetensors"
+        return _model_folder() / f"{file_name(self._called.value or self._proposed_name())}.safetensors"
 
     def control(self, name: str) -> Any:
         """Return a control by its name: the row of an option, or any other of the form."""
@@ -234,7 +238,7 @@ class TrainWidget(Container[Widget]):
 
     def _proposed_name(self) -> str:
         named = self.pairs[0][0].name if self._source.value == LAYERS and self.pairs else "my cells"
-        return free_name(named, user_folder())
+        return free_name(named, _model_folder())
 
     # --- choices offered --------------------------------------------------------------
 
@@ -256,15 +260,15 @@ class TrainWidget(Container[Widget]):
         for image, row in self._pairs:
             row.label = image.name
             fitting, clear = proposed(image, labels)
-            chosen = self._said_labels.get(image.unique_id, clear)
-            taken = chosen if chosen in fitting else UNSAID
+            said = self._said_labels.get(image.unique_id, getattr(clear, "unique_id", UNSAID))
+            taken = next((layer for layer in fitting if layer.unique_id == said), UNSAID)
             row.offer([("not used", UNSAID), *((layer.name, layer) for layer in fitting)], taken)
 
     def _pair_row(self, image: napari.layers.Image) -> DropDown:
         row = DropDown(name=f"labels_of_{image.unique_id}", label=image.name, tooltip="the labels of this image layer")
 
         def say(value: Any) -> None:
-            self._said_labels[image.unique_id] = value
+            self._said_labels[image.unique_id] = getattr(value, "unique_id", UNSAID)
             self._change_row()
 
         row.changed.connect(say)
@@ -287,6 +291,7 @@ class TrainWidget(Container[Widget]):
         self._pairing.visible = in_layers
         self._folder.visible = self._truths.visible = not in_layers
         self._offer_axes()
+        use_model_folder(read_preferences())
         models = [(f"{entry.name} ({len(entry.spec.axes)}D)", entry.name) for entry in list_models()]
         start = self._rows["start"]
         known = [FRESH, *(name for _, name in models)]
@@ -401,3 +406,9 @@ class TrainWidget(Container[Widget]):
     def _looked_done(self) -> None:
         self._refresh()
         self._train.enabled = self._patches.enabled = not self.running
+
+
+def _model_folder() -> Path:
+    """Return the folder of the user's models, as the preferences say now."""
+    use_model_folder(read_preferences())
+    return user_folder()

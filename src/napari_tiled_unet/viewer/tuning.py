@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +49,8 @@ class Tune(Container[Widget]):
         super().__init__(labels=True, name="tune")
         self._viewer, self._on_change = viewer, on_change
         self.kept: KeptMaps | None = None
-        self._decoder, self._painter = Latest(), Latest()
+        # One each: a newer question would throw away the other's that waits.
+        self._decoder, self._painter, self._entropy = Latest(), Latest(), Latest()
         self._build()
         self._view_soon, self._all_soon = QTimer(self.native), QTimer(self.native)
         for timer, action in ((self._view_soon, self.decode_view), (self._all_soon, self._decode_if_let_go)):
@@ -69,7 +71,7 @@ class Tune(Container[Widget]):
             ),
         }
         for name, slider in self._sliders.items():
-            slider.changed.connect(self._moved)
+            slider.changed.connect(partial(self._moved, name))
             self.track(name).sliderReleased.connect(self.decode_all)
             slider.native.setMinimumWidth(60)
             # magicgui gives the tooltip to the slider alone, not to its number.
@@ -100,9 +102,9 @@ class Tune(Container[Widget]):
 
     @property
     def busy(self) -> bool:
-        """Whether labels are being made anew."""
+        """Whether labels are being made anew, or the uncertainty."""
         timers = self._view_soon.isActive() or self._all_soon.isActive()
-        return timers or self._decoder.busy or self._painter.busy
+        return timers or self._decoder.busy or self._painter.busy or self._entropy.busy
 
     def offer(self, kept: KeptMaps | None) -> None:
         """Tune another run, or none."""
@@ -128,18 +130,13 @@ class Tune(Container[Widget]):
         """Hear of nothing any more."""
         self._decoder.close()
         self._painter.close()
+        self._entropy.close()
 
-    def _moved(self) -> None:
+    def _moved(self, name: str, value: float) -> None:
         if self.kept is None:
             return
-        target, before = self.kept.outcome.model.spec.target, self._chosen
-        moved = {}
-        for name, slider in self._sliders.items():
-            value = slider.value if name == "min_size" else round(slider.value, 2)
-            effective = getattr(target, name) if getattr(before, name) is None else getattr(before, name)
-            if value != effective:
-                moved[name] = value
-        self._chosen = before.changed(**moved)
+        # Of this one alone: the others may show less than was typed, which has more digits or lies past their ends.
+        self._chosen = self._chosen.changed(**{name: value if name == "min_size" else round(value, 2)})
         self._view_soon.start(_VIEW_AFTER)
         self._all_soon.start(_ALL_AFTER)
 
@@ -257,7 +254,7 @@ class Tune(Container[Widget]):
         """Show how unsure the network is as an image layer."""
         kept = self.kept
         if kept is not None:
-            self._decoder.ask(kept.uncertainty, lambda values: self._add(kept, values))
+            self._entropy.ask(kept.uncertainty, lambda values: self._add(kept, values))
 
     def show_spread(self) -> None:
         """Show how much the maps differed over the flips of the run as an image layer."""
