@@ -61,6 +61,8 @@ def run_training(
     from napari_tiled_unet.training import Prepared, StepDone, Trained, Validated, iter_train
 
     board = _Board(tensorboard) if tensorboard is not None else None
+    before = _stamp(out)
+    scored = False
     events = iter_train(images, labels, out=out, resume=resume, overwrite=overwrite, options=options)
     try:
         with _shown_progress() as progress:
@@ -74,6 +76,7 @@ def run_training(
                     if board:
                         board.step(event)
                 elif isinstance(event, Validated):
+                    scored = True
                     progress.validated(event)
                     if board:
                         board.validated(event)
@@ -81,13 +84,26 @@ def run_training(
                     _report(event, out, as_json=as_json)
     except KeyboardInterrupt:
         events.close()
-        print(f"tiled-unet: interrupted; the best model so far is {out}, --resume goes on", file=sys.stderr)
+        # A checkpoint that was there before, and is not gone on from, is of another training.
+        if out.exists() and (resume or _stamp(out) not in (None, before)):
+            told = f"the {'best ' if scored else ''}model so far is {out}, --resume goes on"
+            print(f"tiled-unet: interrupted; {told}", file=sys.stderr)
+        else:
+            print("tiled-unet: interrupted before there was anything to keep", file=sys.stderr)
         raise
     finally:
         events.close()
         if board:
             board.close()
     return 0
+
+
+def _stamp(out: Path) -> int | None:
+    """Return when the checkpoint of a model file was written; None if there is none."""
+    from napari_tiled_unet.training.state import checkpoint_path
+
+    path = checkpoint_path(out)
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _report(done: Trained, out: Path, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,29 @@ def test_an_image_with_objects_is_held_out_first() -> None:
     labels[2][:] = 0
     for seed in range(5):
         assert "3" in names(split(grounds(images, labels), 0.25, (8, 8), seed).training)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_some_image_with_objects_is_always_learned_from(seed: int) -> None:
+    images, labels = scenes(10)
+    for truth in labels[2:]:
+        truth[:] = 0
+    parts = split(grounds(images, labels), 0.2, (8, 8), seed)
+    assert len(names(parts.validation)) == 2
+    assert len(names(parts.training)) == 8
+    for part in (parts.training, parts.validation):
+        assert len(names(part) & {"0", "1"}) == 1
+
+
+def test_held_out_images_without_objects_are_told() -> None:
+    images, labels = scenes(10)
+    for truth in labels[1:]:
+        truth[:] = 0
+    parts = split(grounds(images, labels), 0.2, (8, 8), seed=0)
+    assert "0" in names(parts.training)
+    assert parts.caution
+    assert "only one image has labels above the background" in parts.caution
+    assert split(grounds(*scenes(10)), 0.2, (8, 8), seed=0).caution is None
 
 
 def test_few_images_are_cut_each_with_a_gap() -> None:
@@ -108,6 +132,37 @@ def test_a_series_is_cut_along_its_frames() -> None:
     held = [g.image.position[0] for g in parts.validation]
     assert min(held) - max(learned) == 3
     assert parts.reason == "the last 8 of 40 frames are held out, with 2 unused before them"
+
+
+@pytest.mark.parametrize("frames", [2, 3, 4])
+def test_the_frames_of_a_short_series_are_cut_at_the_same_place(frames: int) -> None:
+    image, labels = scene(count=8, radius=5)
+    stack, truth = np.stack([image] * frames), np.stack([labels] * frames)
+    parts = split(grounds([stack], [truth], "zyx"), 0.25, (9, 9), seed=0)
+    assert parts.caution is None
+    assert f"of all {frames} frames are held out, after a gap of 9" in parts.reason
+    positions = [(n,) for n in range(frames)]
+    assert [g.image.position for g in parts.training] == [g.image.position for g in parts.validation] == positions
+    learned, held = np.zeros((2, 64, 64), bool)
+    for ground in parts.training:
+        learned[ground.box] = True
+    for ground in parts.validation:
+        held[ground.box] = True
+    assert not (learned & held).any()
+    (axis,) = (a for a in (0, 1) if parts.training[0].box[a] != parts.validation[0].box[a])
+    assert np.flatnonzero(held.any(axis=1 - axis)).min() - np.flatnonzero(learned.any(axis=1 - axis)).max() == 10
+
+
+def test_a_slice_that_is_labelled_on_one_side_alone_is_used_there() -> None:
+    image, labels = scene(count=8, radius=5)
+    painted = np.stack([labels + 1, labels + 1])
+    painted[1, 10:] = 0
+    painted[1, :, 10:] = 0
+    pair = Pair(Image(np.stack([image, image]), "zyx", name="stack"), Image(painted, "zyx"))
+    found = survey_pairs([pair], "yx", Normalisation(), sparse=True, channels=None, told=[])
+    parts = split(found, 0.25, (8, 8), seed=0)
+    assert [g.image.position for g in parts.training] == [(0,), (1,)]
+    assert [g.image.position for g in parts.validation] == [(0,)]
 
 
 def test_patches_depend_on_their_number_alone() -> None:

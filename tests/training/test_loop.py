@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from napari_tiled_unet import iter_train, load_model, segment, train
-from napari_tiled_unet.errors import FileError, OptionsError
+from napari_tiled_unet.errors import FileError, ImageError, OptionsError
 from napari_tiled_unet.events import Notice
 from napari_tiled_unet.metrics import average_precision
 from napari_tiled_unet.training import Prepared, StepDone, Trained, Validated, loop, state
@@ -150,6 +150,114 @@ def test_closing_before_the_first_step_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interrupt_keeps_what_a_cancel_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, whole = tmp_path / "interrupted.safetensors", tmp_path / "whole.safetensors"
+    late = {"validate_every": 1000}
+    take = Patches.__getitem__
+
+    def pressed(self: Patches, index: int) -> Any:
+        if index == 5 * SMALL["batch"]:
+            signal.raise_signal(signal.SIGINT)
+        return take(self, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Patches, "__getitem__", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            run(out=out, **late)
+    assert load_model(out).spec.training["steps"] == 5
+    assert only(run(out=out, resume=True, **late), Prepared)[0].first_step == 5
+    run(out=whole, **late)
+    assert same(weights(out), weights(whole))
+
+
+def test_an_interrupt_within_a_step_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, whole = tmp_path / "interrupted.safetensors", tmp_path / "whole.safetensors"
+    average = state.State.average
+
+    def pressed(self: state.State, decay: float) -> None:
+        if self.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        average(self, decay)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(state.State, "average", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            run(out=out)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert read_checkpoint(checkpoint_path(out)).words["step"] == 3
+    run(out=out, resume=True)
+    run(out=whole)
+    kept, full = (read_checkpoint(checkpoint_path(p)) for p in (out, whole))
+    assert same(kept.tensors["averaged"], full.tensors["averaged"])
+    assert kept.words["history"][0]["loss"] == full.words["history"][0]["loss"]
+
+
+@pytest.mark.parametrize("step", [4, 8], ids=["between", "last"])
+def test_a_validation_that_is_interrupted_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    from napari_tiled_unet.training.examination import Examiner
+
+    out, whole = tmp_path / "interrupted.safetensors", tmp_path / "whole.safetensors"
+    events = iter_train(*scenes(3), out=out, **{**SMALL, "steps": 8})
+    while getattr(next(events), "step", 0) != step:
+        pass
+
+    def pressed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Examiner, "score", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            next(events)
+    resumed = run(out=out, resume=True)
+    assert [e.step for e in only(resumed, Validated)] == [4, 8][step // 4 - 1 :]
+    run(out=whole)
+    assert same(weights(out), weights(whole))
+    for one, two in zip(*(read_checkpoint(checkpoint_path(p)).words["history"] for p in (out, whole)), strict=True):
+        assert {**one, "seconds": 0} == {**two, "seconds": 0}
+
+
+def test_an_interrupt_after_the_score_loses_no_best_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "m.safetensors"
+    real = loop.save_model
+
+    def pressed(*what: Any, **how: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return real(*what, **how)
+
+    monkeypatch.setattr(loop, "save_model", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        run(out=out)
+    assert load_model(out).spec.scores
+    assert read_checkpoint(checkpoint_path(out)).words["best_step"] == 4
+
+
+def test_a_fresh_training_leaves_no_checkpoint_of_the_one_before(tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    run(out=out, steps=4)
+    before = checkpoint_path(out).read_bytes()
+    with pytest.raises(ImageError, match="no labels"):
+        iter_train(scenes(3)[0], [t * 0 for t in scenes(3)[1]], out=out, overwrite=True, **SMALL)
+    looked = iter_train(*scenes(3), out=out, overwrite=True, **{**SMALL, "steps": 8})
+    while not isinstance(next(looked), Prepared):
+        pass
+    looked.close()
+    assert checkpoint_path(out).read_bytes() == before, "what was refused or only looked at costs nothing"
+    events = iter_train(*scenes(3), out=out, overwrite=True, **{**SMALL, "steps": 8})
+    next(event for event in events if isinstance(event, StepDone))
+    assert not checkpoint_path(out).exists()
+    events.close()
+    assert read_checkpoint(checkpoint_path(out)).words["step"] == 1
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    checkpoint_path(out).mkdir()
+    with pytest.raises(FileError, match=r"checkpoint' of another training cannot be removed: .* remove it, or choose"):
+        run(out=out)
+
+
 def test_a_loss_that_explodes_stops_with_the_last_good_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "mine.safetensors"
     real = loop._deep_loss
@@ -273,8 +381,12 @@ def test_resume_wants_the_same_options_and_images(tmp_path: Path) -> None:
     run(out=out, steps=4)
     with pytest.raises(OptionsError, match="augmentation was 'standard' and is 'light'; give the same"):
         run(out=out, resume=True, augmentation="light")
+    with pytest.raises(OptionsError, match=r"batch was 2 and is 1, patch was \[32\] and is \[16\]; give the same"):
+        run(out=out, resume=True, batch=1, patch=16)
     with pytest.raises(OptionsError, match="other images"):
         iter_train(*scenes(2), out=out, resume=True, **{**SMALL, "steps": 8})
+    with pytest.raises(ImageError, match="nothing that is learned from has labels above the background; label objects"):
+        iter_train(scenes(3)[0], [t * 0 for t in scenes(3)[1]], out=out, resume=True, **{**SMALL, "steps": 8})
     assert run(out=out, steps=8, resume=True)[-1].step == 8
 
 

@@ -55,22 +55,58 @@ def test_every_option_has_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"--{name.replace('_', '-')}" in told for name in TrainOptions.model_fields)
 
 
-def test_interrupting_keeps_the_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def interrupt(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Have Ctrl-C pressed after so many steps."""
     real = loop.learn
 
     def interrupted(session: Any, *rest: Any) -> float:
-        if session.state.step == 6:
+        if session.state.step == step:
             raise KeyboardInterrupt
         return real(session, *rest)
 
     monkeypatch.setattr(loop, "learn", interrupted)
+
+
+def test_interrupting_keeps_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, step=6)
     with pytest.raises(SystemExit) as left:
         cli.main(command(tmp_path, "--steps", "50"))
     assert left.value.code == cli.INTERRUPTED
-    assert "the best model so far is" in capsys.readouterr().err
-    assert load_model(tmp_path / "cells.safetensors").spec.training["steps"] == 4
+    out = tmp_path / "cells.safetensors"
+    assert f"interrupted; the best model so far is {out}, --resume goes on" in capsys.readouterr().err
+    assert load_model(out).spec.training["steps"] == 4
+
+
+def test_interrupting_before_the_first_validation_keeps_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, step=3)
+    assert cli.run(command(tmp_path, "--steps", "8")) == cli.INTERRUPTED
+    out = tmp_path / "cells.safetensors"
+    assert f"interrupted; the model so far is {out}, --resume goes on" in capsys.readouterr().err
+    assert load_model(out).spec.training["steps"] == 3
+    monkeypatch.undo()
+    assert cli.run(command(tmp_path, "--steps", "8", "--resume", "--json")) == cli.DONE
+    assert json.loads(capsys.readouterr().out)["steps"] == 8
+
+
+def test_interrupting_before_the_first_step_keeps_nothing_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "cells.safetensors"
+    assert cli.run(command(tmp_path, "--steps", "4")) == cli.DONE
+    before = out.read_bytes()
+    capsys.readouterr()
+    interrupt(monkeypatch, step=0)
+    assert cli.run(command(tmp_path, "--steps", "4", "--overwrite")) == cli.INTERRUPTED
+    told = capsys.readouterr().err
+    assert "interrupted before there was anything to keep" in told
+    assert "--resume" not in told
+    assert out.read_bytes() == before
+    assert cli.run(command(tmp_path, "--steps", "4", "--resume")) == cli.WRONG
+    assert "no checkpoint" in capsys.readouterr().err
 
 
 def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Where to learn and where to be examined: the held-out part never meets the training patches.
 
 Of many images whole images are held out. Of few, one image says little about the others, so each
-is cut in two along its longest axis (a series or a stack of slices along the series), with a gap
-between; so is a single one::
+is cut in two along its longest axis, with a gap between; so is a single one. A series or a stack of
+slices is cut along the series; of fewer than five frames all are cut at the same place::
 
     |<------------- training ------------->| gap |<--- validation --->|
 """
@@ -23,8 +23,15 @@ from napari_tiled_unet.training.survey import Box, Survey, blocks, survey
 
 # Of fewer images whole ones are not held out: they would be one, and missing among those learned from.
 _FEW_IMAGES = 8
+# A series of fewer frames is too short to hold some of them out, with a gap.
+_SHORT_SERIES = 5
 # Frames of more voxels are measured on part of their blocks.
 _MEASURED = 2**25
+
+_NOTHING_TO_FIND = (
+    "only one image has labels above the background, and it is learned from, so the scores tell nothing but whether "
+    "something is found where nothing is; label a second image"
+)
 
 
 @dataclass(frozen=True)
@@ -177,15 +184,15 @@ def split(grounds: Sequence[Sequence[Ground]], share: float, gap: Sequence[int],
         order = np.random.default_rng(seed).permutation(len(grounds)).tolist()
         with_objects = [i for i in order if any(g.survey.objects for g in grounds[i])]
         count = min(len(grounds) - 1, max(1, round(share * len(grounds))))
-        # An image without anything to find says little, so it is held out last.
-        held = sorted((with_objects + [i for i in order if i not in with_objects])[:count])
-        if len(with_objects) == 1 and with_objects[0] in held:
-            held = [i for i in order if i not in with_objects][:count]
+        # An image without anything to find says little, so it is held out last; but one with objects is learned from.
+        first = with_objects[: max(0, min(count, len(with_objects) - 1))]
+        held = sorted((first + [i for i in order if i not in with_objects])[:count])
         names = ", ".join(grounds[i][0].image.image.name for i in held[:5])
         return Split(
             tuple(g for i, frames in enumerate(grounds) if i not in held for g in frames),
             tuple(g for i in held for g in grounds[i]),
             f"{count} of {len(grounds)} images are held out, drawn with the seed: {names}",
+            None if first else _NOTHING_TO_FIND,
         )
     frames = list(grounds[0])
     if (parts := _cut(frames, share, gap)) is not None:
@@ -217,7 +224,7 @@ def _cut_each(grounds: Sequence[Sequence[Ground]], share: float, gap: Sequence[i
 
 def _cut(frames: list[Ground], share: float, gap: Sequence[int]) -> Split | None:
     """Cut the frames of one image; None if it is too small or has too few labels."""
-    return _cut_series(frames, share) if len(frames) >= 5 else _cut_frame(frames, share, gap)
+    return _cut_series(frames, share) if len(frames) >= _SHORT_SERIES else _cut_frames(frames, share, gap)
 
 
 def _cut_series(frames: list[Ground], share: float) -> Split | None:
@@ -233,27 +240,33 @@ def _cut_series(frames: list[Ground], share: float) -> Split | None:
     )
 
 
-def _cut_frame(frames: list[Ground], share: float, gap: Sequence[int]) -> Split | None:
-    """Cut where the share of the labelled places lies beyond, along the longest axis that allows it."""
-    ground = max(frames, key=lambda g: len(g.survey.objects))
-    places = np.concatenate([p for v, p in sorted(ground.survey.places.items()) if v > 0] or [np.zeros((0, 2), int)])
+def _cut_frames(frames: list[Ground], share: float, gap: Sequence[int]) -> Split | None:
+    """Cut where the share of the labelled places lies beyond, along the longest axis that allows it.
+
+    All frames are cut there: what is held out of one must not be learned from its neighbour.
+    """
+    marked = [p for g in frames for v, p in sorted(g.survey.places.items()) if v > 0]
+    places = np.concatenate(marked or [np.zeros((0, 2), int)])
     if len(places) < 4:
         return None
-    for axis in np.argsort([-n for n in ground.shape], kind="stable").tolist():
-        size = ground.shape[axis]
+    shape, spatial = frames[0].shape, frames[0].image.spatial
+    for axis in np.argsort([-n for n in shape], kind="stable").tolist():
+        size = shape[axis]
         cut = int(np.clip(np.quantile(places[:, axis], 1 - share), size // 2, size - 8))
         before = cut - int(gap[axis])
         if before < 8 or size - cut < 8:
             continue
-        first = _part(ground, axis, 0, before)
-        last = _part(ground, axis, cut, size)
-        if _teaches([first]) and _teaches([last]):
-            others = tuple(g for g in frames if g is not ground)
-            told = (
-                f"voxels from {cut} on along axis {ground.image.spatial[axis]} are held out, after a gap of {gap[axis]}"
-            )
-            return Split((first, *others), (last,), told)
+        first, last = _parts(frames, axis, 0, before), _parts(frames, axis, cut, size)
+        if _teaches(first) and _teaches(last):
+            whose = f" of all {len(frames)} frames" if len(frames) > 1 else ""
+            told = f"voxels from {cut} on along axis {spatial[axis]}{whose} are held out, after a gap of {gap[axis]}"
+            return Split(first, last, told)
     return None
+
+
+def _parts(frames: list[Ground], axis: int, start: int, stop: int) -> tuple[Ground, ...]:
+    """Return the same part of every frame, where something of it is labelled."""
+    return tuple(part for g in frames if (part := _part(g, axis, start, stop)).survey.labelled)
 
 
 def _part(ground: Ground, axis: int, start: int, stop: int) -> Ground:

@@ -14,11 +14,15 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from napari_tiled_unet.events import Event, Notice
@@ -28,7 +32,7 @@ from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.training.curves import curve_paths, write_picture, write_table
 from napari_tiled_unet.training.happenings import Prepared, Row, StepDone, Trained, Validated
 from napari_tiled_unet.training.preparation import Session, prepare
-from napari_tiled_unet.training.state import checkpoint_path
+from napari_tiled_unet.training.state import checkpoint_path, discard_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +71,7 @@ def train(
     resume : bool
         Go on from the checkpoint beside ``out``.
     overwrite : bool
-        Whether a model file that exists is replaced.
+        Whether a model file that exists is replaced; its checkpoint goes when the first step begins.
     options : TrainOptions, optional
         How to train; the keywords replace single values of it.
     **keywords
@@ -113,7 +117,7 @@ def iter_train(
     options: TrainOptions | None = None,
     **keywords: Any,
 ) -> Generator[Event, None, None]:
-    """Teach a network, event by event; closing the generator keeps the best model so far.
+    """Teach a network, event by event; closing or interrupting the generator keeps the best model so far.
 
     Parameters
     ----------
@@ -138,7 +142,7 @@ def iter_train(
 
 def run_session(session: Session) -> Generator[Event, None, None]:
     """Yield the events of a training whose input was checked."""
-    state, options = session.state, session.options
+    state = session.state
     yield from (Notice(message) for message in session.told)
     yield from (Notice(message, caution=True) for message in session.cautions)
     yield Prepared(
@@ -150,9 +154,16 @@ def run_session(session: Session) -> Generator[Event, None, None]:
         tuple(session.patches.patch(i) for i in range(_SHOWN_PATCHES)),
         state.step,
     )
+    if session.out is not None and state.step == 0:
+        # Not before there is something to learn: who only looks at the plan keeps what was.
+        discard_checkpoint(session.out)
     batches = _batches(session)
     try:
-        while not (reason := _reason_to_stop(session, _progress(session))):
+        while True:
+            if _owes_validation(session):
+                yield validate(session, state.optimiser.param_groups[0]["lr"])
+            if reason := _reason_to_stop(session, _progress(session)):
+                break
             # Preparing patches takes time, and that is part of the training.
             started = time.monotonic()
             batch = next(batches)
@@ -164,10 +175,7 @@ def run_session(session: Session) -> Generator[Event, None, None]:
                 break
             state.seconds += time.monotonic() - started
             yield StepDone(state.step, loss, rate, state.seconds, _progress(session))
-            last = bool(_reason_to_stop(session, _progress(session)))
-            if last or state.step % options.validate_every == 0:
-                yield validate(session, rate)
-    except GeneratorExit:
+    except (GeneratorExit, KeyboardInterrupt):
         _keep(session)
         raise
     yield from _finish(session, reason)
@@ -205,6 +213,14 @@ def _reason_to_stop(session: Session, progress: float) -> str:
             f"all {options.steps} steps done" if state.step >= options.steps else f"{options.minutes:g} minutes are up"
         )
     return ""
+
+
+def _owes_validation(session: Session) -> bool:
+    """Whether the network as it stands is to be scored, and was not: also if a session ended in the middle of that."""
+    state = session.state
+    if state.step == 0 or (state.history and state.history[-1].step == state.step):
+        return False
+    return state.step % session.options.validate_every == 0 or bool(_reason_to_stop(session, _progress(session)))
 
 
 def learning_rate(session: Session, progress: float) -> float:
@@ -247,13 +263,32 @@ def learn(session: Session, batch: list[Tensor], rate: float) -> float:
     norm = torch.nn.utils.clip_grad_norm_(learned, options.clip)
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
         return math.nan
-    state.optimiser.step()
-    state.step += 1
-    state.average(options.averaging)
-    value = float(loss.detach())
-    state.loss_sum += value
-    state.loss_count += 1
+    with _undisturbed():
+        state.optimiser.step()
+        state.step += 1
+        state.average(options.averaging)
+        value = float(loss.detach())
+        state.loss_sum += value
+        state.loss_count += 1
     return value
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block, so that what is kept then is of a whole step."""
+    usual = signal.getsignal(signal.SIGINT)
+    # Only the main thread is interrupted, and only it may say by what.
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *caught: pressed.append(caught))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if pressed:
+            usual(*pressed[-1])
 
 
 def _outputs(network: Any, image: Tensor) -> list[Tensor]:
@@ -282,7 +317,14 @@ def validate(session: Session, rate: float) -> Validated:
     state = session.state
     started = time.monotonic()
     score, scores = session.examiner.score(state.averaged)
-    state.seconds += time.monotonic() - started
+    with _undisturbed():
+        state.seconds += time.monotonic() - started
+        return _enter(session, rate, score, scores)
+
+
+def _enter(session: Session, rate: float, score: float, scores: dict[str, float]) -> Validated:
+    """Enter a score into the state and the files."""
+    state = session.state
     loss = state.loss_sum / max(1, state.loss_count)
     state.loss_sum, state.loss_count = 0.0, 0
     state.history.append(Row(state.step, state.seconds, loss, rate, score, scores))
@@ -341,7 +383,7 @@ def _write_checkpoint(session: Session) -> None:
 
 
 def _keep(session: Session) -> None:
-    """Leave something usable behind when a training is cancelled: the best model, and where it stood."""
+    """Leave something usable behind when a training is cancelled or interrupted: the best model, and where it stood."""
     if session.out is None or session.state.step == 0:
         return
     if session.best is None:

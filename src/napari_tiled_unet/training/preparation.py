@@ -172,7 +172,7 @@ def _check_sizes(pairs: Iterable[Pair], axes: str) -> None:
 def _check_teaches(parts: Split) -> None:
     if not any(g.survey.objects for g in parts.training):
         raise ImageError(
-            "only one image has labels above the background, and it is needed to choose by; label a second image"
+            "nothing that is learned from has labels above the background; label objects or classes in more images"
         )
 
 

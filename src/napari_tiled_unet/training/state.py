@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MIB = 2**20
 # What may change between the sessions of one training without changing what is learned from.
-_MAY_CHANGE = {"steps", "minutes", "patience", "workers", "memory", "device", "precision", "batch", "patch"}
+_MAY_CHANGE = {"steps", "minutes", "patience", "workers", "memory", "device", "precision"}
 _PARTS = ("network", "averaged", "optimiser")
 
 
@@ -193,6 +193,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint({name: saved[name] for name in _PARTS}, json.loads(saved["words"]))
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything in the reader
         raise FileError(f"checkpoint {str(path)!r} is damaged ({error}); train without resume") from None
+
+
+def discard_checkpoint(model_file: Path) -> None:
+    """Remove the checkpoint of a model file, if there is one, so that nothing goes on from it.
+
+    Raises
+    ------
+    FileError
+        If it cannot be removed.
+    """
+    path = checkpoint_path(model_file)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(
+            f"checkpoint {str(path)!r} of another training cannot be removed: {error}; "
+            "remove it, or choose another model file"
+        ) from None
 
 
 def require_room(model_file: Path, network: Network) -> None:
