@@ -109,3 +109,19 @@ def test_bad_input_is_a_sentence(viewer: Viewer, qtbot: Any, notified: list[tupl
     widget.evaluate()
     assert "two different" in widget.status
     assert [severity for severity, _ in notified] == ["error", "error"]
+
+
+def test_layers_may_go_while_they_are_compared(viewer: Viewer, qtbot: Any, notified: list[tuple[str, str]]) -> None:
+    from napari_tiled_unet.viewer.evaluate_widget import EvaluateWidget
+
+    widget = EvaluateWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Evaluate")
+    viewer.add_labels(FOUND, name="found", metadata={"tiled_unet": {}})
+    viewer.add_labels(TRUTH, name="truth")
+    widget.evaluate()
+    viewer.layers.clear()
+    assert widget.control("prediction").value is None
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    assert widget.status == "4 faults; a click on one goes there"
+    assert [layer.name for layer in viewer.layers] == ["faults of found"]
+    assert not notified

@@ -10,12 +10,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_tiled_unet.errors import ImageError
+from napari_tiled_unet.errors import FileError, ImageError, ModelError
 from napari_tiled_unet.image import Image, image_from_array
+from napari_tiled_unet.lazy import Part
 from napari_tiled_unet.model import load_model, save_model
+from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.segmentation import segment
-from napari_tiled_unet.viewer.correction import Compared, compare_models, take, taken_path, touched
-from napari_tiled_unet.viewer.improving import labels_of_run
+from napari_tiled_unet.viewer.correction import (
+    Compared,
+    candidate_path,
+    compare_models,
+    for_another_image,
+    origin_of,
+    require_comparable,
+    require_origin,
+    take,
+    taken_path,
+    touched,
+)
+from napari_tiled_unet.viewer.glimpse import Sight
+from napari_tiled_unet.viewer.improving import (
+    Correction,
+    Judged,
+    at_network_scale,
+    improve_events,
+    improvement_options,
+    labels_of_run,
+)
+from napari_tiled_unet.viewer.teaching import Lesson
 from tests.models import blob_model, blobs
 
 if TYPE_CHECKING:
@@ -108,6 +130,164 @@ def test_models_are_compared_on_held_out_images() -> None:
     assert "NOT better" in Compared({"ap": 1}, {"ap": 1}, "x", good).text
 
 
+def biased(**changes: Any) -> Any:
+    """Return the model of blobs with another foreground."""
+    model = blob_model(**changes)
+    model.network.head.bias.data += 5
+    return model
+
+
+class TestOrigin:
+    IMAGE = Image(np.stack([PLANE, PLANE[::-1]]), "tyx", name="cells")
+    MODEL = blob_model()
+
+    def changed(self, data: Any, region: str | None = None, model: Any = MODEL) -> bool:
+        """Return whether a run on the image would be told from one on these data."""
+        try:
+            require_origin(origin_of(self.MODEL, self.IMAGE, region), model, Image(data, "tyx", name="cells"), region)
+        except (ImageError, ModelError):
+            return True
+        return False
+
+    def test_equal_data_are_the_same_wherever_they_lie(self) -> None:
+        data = self.IMAGE.data
+        assert not self.changed(data.copy())
+        assert not self.changed(data.astype(np.float32))
+        assert not self.changed(np.asfortranarray(data))
+        assert not self.changed(data.transpose(2, 0, 1).copy().transpose(1, 2, 0))
+        assert not self.changed(Part(data, (slice(0, 2), slice(0, 90), slice(0, 60)))), (
+            "read where it is sliced: not read for this"
+        )
+
+    def test_other_data_are_told(self) -> None:
+        data = self.IMAGE.data
+        assert self.changed(data[:, ::-1])
+        assert self.changed(data[:, :-1])
+        assert self.changed(Part(data, (slice(0, 2), slice(1, 90), slice(0, 60))))
+
+    def test_only_frames_that_were_segmented_count(self) -> None:
+        longer = np.concatenate([self.IMAGE.data, PLANE[None]])
+        assert not self.changed(longer, "t=1,y=8:40")
+        assert self.changed(longer)
+        # Intensities are measured on the whole frame.
+        assert self.changed(self.IMAGE.data[:, :50], "t=1,y=8:40")
+
+    def test_a_model_is_its_weights_and_how_they_are_used(self) -> None:
+        assert not self.changed(self.IMAGE.data, model=blob_model(name="renamed", summary="another card"))
+        assert self.changed(self.IMAGE.data, model=biased())
+        assert self.changed(self.IMAGE.data, model=blob_model(object_size=9.0))
+
+    def test_what_to_do_is_said(self) -> None:
+        origin = origin_of(self.MODEL, self.IMAGE, None)
+        with pytest.raises(ModelError, match=r"model 'blobs' has changed since this run.*segment the image again"):
+            require_origin(origin, biased(), self.IMAGE, None)
+        with pytest.raises(ImageError, match=r"data of 'cells' have changed since this run.*segment it again"):
+            require_origin(origin, self.MODEL, Image(self.IMAGE.data[::-1], "tyx", name="cells"), None)
+
+
+class TestComparing:
+    """On another image under the options of the run."""
+
+    def test_options_of_the_run_count(self) -> None:
+        model = blob_model()
+        image = Image(np.stack([PLANE * 0, PLANE]), "cyx", name="plate")
+        options = SegmentOptions(channel=1)
+        held_out = [(image, segment(PLANE, model))]
+        assert compare_models(model, model, held_out, options).old["AP"] == 1
+        none = options.changed(min_size=10_000)
+        assert compare_models(model, model, held_out, none).old["AP"] == 0
+
+    def test_what_is_of_the_image_of_the_run_does_not(self) -> None:
+        ran = SegmentOptions(axes="cyx", region="y=0:8", tile=32, overlap=8, level=1, channel=1, object_size=20.0)
+        assert for_another_image(ran) == SegmentOptions(channel=1, object_size=20.0)
+
+    def test_series_of_stacks(self) -> None:
+        model = blob_model()
+        image = Image(np.stack([np.stack([PLANE] * 2)] * 3), "tzyx", name="series")
+        truth = segment(image, model)
+        assert compare_models(model, model, [(image, truth)]).new["AP"] == 1
+
+    def test_what_cannot_be_compared_is_refused(self) -> None:
+        model = blob_model()
+        image = image_from_array(PLANE, name="plate")
+        truth = segment(PLANE, model)
+        require_comparable(model, [(image, truth)], SegmentOptions())
+        with pytest.raises(ImageError, match="'plate' cannot be segmented as this run was: channel=1, the image has 1"):
+            require_comparable(model, [(image, truth)], SegmentOptions(channel=1))
+        with pytest.raises(ImageError, match="right labels of 'plate' have shape"):
+            require_comparable(model, [(image, truth[1:])], SegmentOptions())
+        with pytest.raises(ImageError, match="object_size needs a model that states its own"):
+            require_comparable(blob_model(object_size=None), [(image, truth)], SegmentOptions(object_size=9))
+
+
+class TestScale:
+    """What is taught has the voxels that the run gave the network."""
+
+    LARGE = blobs((180, 120), [(2 * y, 2 * x) for y, x in CENTRES], radius=10.0)
+
+    def test_as_they_are(self) -> None:
+        image, labels = Image(PLANE, "yx"), Image(np.ones(PLANE.shape, np.int32), "yx")
+        assert at_network_scale(image, labels, blob_model(), SegmentOptions()) is None
+        assert at_network_scale(image, labels, blob_model(), SegmentOptions(object_size=10.1)) is None
+
+    def test_rescaled(self) -> None:
+        series = np.stack([np.stack([self.LARGE * 0, self.LARGE])] * 3)
+        labels = np.zeros((3, 180, 120), np.int32)
+        labels[1] = np.arange(180)[:, None] + 1
+        found = at_network_scale(
+            Image(series, "tcyx", name="cells"),
+            Image(labels, "tyx"),
+            blob_model(spacing=(0.5, 0.5)),
+            SegmentOptions(object_size=20.0, channel=1),
+        )
+        assert found is not None
+        image, truth = found
+        assert (image.axes, image.shape, truth.axes, truth.shape) == ("tcyx", (1, 1, 90, 60), "tyx", (1, 90, 60))
+        assert image.spacing == (0.5, 0.5), "the voxels of the model"
+        # Of two voxels the nearer one, as far as that can be said.
+        assert set(np.unique(truth.data)) <= set(np.unique(labels))
+        np.testing.assert_array_equal(truth.data[0, :, 0], np.arange(90) * 2 + 2)
+        assert np.abs(image.data[0, 0] - PLANE / 1000).mean() < 0.02
+
+    def test_the_size_of_a_voxel_rescales_too(self) -> None:
+        image = Image(self.LARGE, "yx", spacing=(0.25, 0.25))
+        labels = Image(np.ones(self.LARGE.shape, np.int32), "yx")
+        ran = SegmentOptions(spacing=(0.25, 0.25))
+        found = at_network_scale(image, labels, blob_model(spacing=(0.5, 0.5)), ran)
+        assert found is not None
+        assert found[0].shape == (1, 1, 90, 60)
+        stack = Image(np.stack([PLANE] * 8), "zyx", spacing=(2.0, 0.5, 0.5))
+        labels = Image(np.arange(8)[:, None, None] + np.ones((8, 90, 60), np.int32), "zyx")
+        found = at_network_scale(stack, labels, blob_model(ndim=3, spacing=(1.0, 0.5, 0.5)), SegmentOptions())
+        assert found is not None
+        assert (found[0].axes, found[0].shape) == ("tczyx", (1, 1, 16, 90, 60))
+        np.testing.assert_array_equal(found[1].data[0, :, 0, 0], np.arange(8).repeat(2) + 1)
+
+    def test_what_is_not_finite_spoils_no_neighbour(self) -> None:
+        image = self.LARGE.astype(np.float32)
+        image[0, 0] = np.nan
+        labels = Image(np.ones(image.shape, np.int32), "yx")
+        found = at_network_scale(Image(image, "yx"), labels, blob_model(), SegmentOptions(object_size=20))
+        assert found is not None
+        assert np.isfinite(found[0].data).all()
+
+    def test_a_run_that_rescaled_is_taught_and_judged_so(self, folder: Path) -> None:
+        ran = SegmentOptions(model="mine", object_size=20.0, channel=1)
+        image = Image(np.stack([self.LARGE * 0, self.LARGE]), "cyx", name="cells")
+        after = segment(image, blob_model(), options=ran).astype(np.int32)
+        grid = np.indices(after.shape)
+        for number in (1, 4, 5, 6):
+            middle = np.argwhere(after == number).mean(axis=0)
+            after[sum((g - m) ** 2 for g, m in zip(grid, middle, strict=True)) < 196] = number
+        lesson = Lesson(None, None, improvement_options(ran, "objects", steps=1, freeze=False))
+        events = list(improve_events(Correction(image, Image(after, "yx"), ran), lesson, Sight()))
+        (judged,) = [event for event in events if isinstance(event, Judged)]
+        spec = judged.compared.model.spec
+        # Used as the old one is: the next run with the same options gives it the same voxels.
+        assert (spec.object_size, spec.spacing) == (10.0, None)
+        assert spec.training["images"] == ["cells (1, 1, 90, 60)"]
+
+
 class TestTaking:
     def test_the_old_one_is_kept_beside(self, folder: Path) -> None:
         before = (folder / "mine.safetensors").read_bytes()
@@ -115,6 +295,15 @@ class TestTaking:
         assert (folder / "mine.safetensors.old").read_bytes() == before
         assert load_model("mine").spec.object_size == 3.0
         assert load_model("mine").spec.name == "mine"
+
+    def test_a_folder_of_models_need_not_be_there_yet(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TILED_UNET_MODELS", str(folder / "new" / "models"))
+        take("nuclei", blob_model())
+        assert load_model("nuclei-improved").spec.object_size == 10.0
+        monkeypatch.setenv("TILED_UNET_MODELS", str(folder / "mine.safetensors"))
+        for refused in (lambda: candidate_path("nuclei"), lambda: take("nuclei", blob_model())):
+            with pytest.raises(FileError, match=r"cannot be made .*choose another folder of models"):
+                refused()
 
     def test_a_bundled_one_stays(self, folder: Path) -> None:
         assert taken_path("nuclei") == folder / "nuclei-improved.safetensors"
@@ -229,3 +418,71 @@ def test_cancel_leaves_the_model(viewer: Viewer, folder: Path, qtbot: Any) -> No
     assert widget.status == "cancelled; the model stays as it is"
     assert (folder / "mine.safetensors").read_bytes() == before
     assert not list((folder / "candidates").glob("*"))
+
+
+def ran_and_improving(viewer: Viewer, qtbot: Any, **chosen: Any) -> Any:
+    """Return the widget, with the labels of a run of ``mine`` on the last image."""
+    from napari_tiled_unet.viewer.improve_widget import ImproveWidget
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+    run, widget = SegmentWidget(viewer), ImproveWidget(viewer)
+    viewer.window.add_dock_widget(run, name="Segment")
+    viewer.window.add_dock_widget(widget, name="Improve")
+    for name, value in {"model": "mine", **chosen}.items():
+        run.control(name).value = value
+    run.segment()
+    qtbot.waitUntil(lambda: not run.running, timeout=30_000)
+    qtbot.waitUntil(lambda: widget.control("result").value is not None, timeout=5_000)
+    widget.control("steps").value = 2
+    return widget
+
+
+def improved(widget: Any, qtbot: Any) -> str:
+    """Return what the line says when an improvement is over."""
+    widget.improve()
+    qtbot.waitUntil(lambda: not widget.running, timeout=60_000)
+    return widget.status
+
+
+def test_a_model_that_changed_since_the_run_is_refused(viewer: Viewer, folder: Path, qtbot: Any) -> None:
+    viewer.add_image(PLANE, name="cells")
+    widget = ran_and_improving(viewer, qtbot)
+    assert "no label was changed" in improved(widget, qtbot)
+    take("mine", biased(name="mine"))
+    assert "model 'mine' has changed since this run" in improved(widget, qtbot)
+    assert "segment the image again" in widget.status
+    assert widget.compared is None
+    assert not list((folder / "candidates").glob("*"))
+    # A result of an earlier version does not say which model made it.
+    del widget.control("result").value.metadata["tiled_unet"]["origin"]
+    assert "has changed" not in improved(widget, qtbot)
+
+
+def test_an_image_that_changed_since_the_run_is_refused(viewer: Viewer, folder: Path, qtbot: Any) -> None:
+    layer = viewer.add_image(PLANE, name="cells")
+    widget = ran_and_improving(viewer, qtbot)
+    layer.data = PLANE.copy()
+    assert "no label was changed" in improved(widget, qtbot)
+    layer.data = PLANE[::-1].copy()
+    assert "the data of 'cells' have changed since this run" in improved(widget, qtbot)
+    assert widget.compared is None
+
+
+def test_the_held_out_image_is_segmented_as_the_run_was(viewer: Viewer, folder: Path, qtbot: Any) -> None:
+    cells = viewer.add_image(np.stack([PLANE * 0, PLANE]), name="cells", axis_labels=("c", "y", "x"))
+    widget = ran_and_improving(viewer, qtbot, channel=1)
+    labels = widget.control("result").value
+    truth = viewer.add_labels(labels.data.copy(), name="truth")
+    data = labels.data.copy()
+    grid = np.indices(data.shape)
+    for number in (1, 4, 5, 6):
+        middle = np.argwhere(data == number).mean(axis=0)
+        data[sum((g - m) ** 2 for g, m in zip(grid, middle, strict=True)) < 49] = number
+    labels.data = data
+    plate = viewer.add_image(PLANE[None], name="plate", axis_labels=("c", "y", "x"))
+    widget.control("held_out_image").value, widget.control("held_out_truth").value = plate, truth
+    assert "channel=1, the image has 1" in improved(widget, qtbot)
+    assert not widget.chart.curves.steps, "refused before the training"
+    widget.control("held_out_image").value = cells
+    assert "on cells" in improved(widget, qtbot), widget.status
+    assert widget.compared.old["AP"] == 1

@@ -108,3 +108,66 @@ def test_the_widget_shows_what_the_skip_carries(
     viewer.layers.remove(made)
     assert not widget.control("show").enabled
     assert not notified
+
+
+def test_a_series_of_stacks_keeps_the_order_of_its_axes() -> None:
+    volume = blobs((16, 40, 40), [(4, 12, 12), (10, 28, 28)])
+    layer = Image(np.stack([volume[::-1], volume], axis=1), axis_labels=("z", "t", "y", "x"))
+    look = look_at(layer, view((0, 0), (39, 39), (0, 1, 0, 0)), blob_model(ndim=3).spec, "skip", 0)
+    assert isinstance(look, Look)
+    made = inside_layer(look, inside_of(look, blob_model(ndim=3)))
+    assert made.data.shape[1:] == (16, 1, 40, 40)
+    assert made.translate[2] == 1
+    np.testing.assert_allclose(made.data[0, :, 0], volume / volume.max(), atol=1e-4)
+
+
+def test_a_layer_with_its_axes_in_another_order() -> None:
+    layer = Image(np.stack([PLANE.T, PLANE.T * 2], axis=1), axis_labels=("x", "t", "y"))
+    corners = np.array([(0, 1, 0), (0, 1, 59), (79, 1, 0), (79, 1, 59)], float)
+    look = look_at(layer, View((0, 1, 0), (0, 2), corners), MODEL.spec, "skip", 0)
+    assert isinstance(look, Look)
+    made = inside_layer(look, inside_of(look, MODEL))
+    assert made.data.shape[1:] == (80, 1, 60)
+    np.testing.assert_allclose(made.data[0, :, 0].T, (PLANE.astype(float) - PLANE.min()) / np.ptp(PLANE), atol=1e-4)
+
+
+def test_what_helps_is_said_and_not_what_the_widget_does_not_have() -> None:
+    stack = Image(np.zeros((3, 40, 40), np.uint8), name="stack")
+    said = look_at(stack, view((0, 0), (39, 39), (0, 0, 0)), MODEL.spec, "encoder", 0)
+    assert said == (
+        "the axes of 'stack' are not known; name them, for example viewer.layers['stack'].axis_labels = ('z', 'y', 'x')"
+    )
+    flat = Image(PLANE, name="flat")
+    said = look_at(flat, view((0, 0), (39, 39)), blob_model(ndim=3).spec, "encoder", 0)
+    assert said == "model 'blobs' needs axes zyx, 'flat' has only 2: choose a stack, or a 2D model"
+
+
+def test_the_channel_that_is_chosen_is_looked_at(viewer: Viewer, user_models: Path, qtbot: Any) -> None:
+    from napari_tiled_unet.viewer.inside_widget import InsideWidget
+
+    grey = viewer.add_image(PLANE, name="grey", axis_labels=("y", "x"))
+    layer = viewer.add_image(np.stack([PLANE[::-1], PLANE]), name="two")
+    widget = InsideWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Look inside", area="right")
+    widget.control("model").value = "blobs"
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    row = widget.control("channel")
+    widget.show_inside()
+    assert "name them" in widget.status
+    assert not row.visible
+    layer.axis_labels = ("c", "y", "x")
+    widget.show_inside()
+    assert widget.status == "choose the channel that shows channel 0"
+    assert row.native.isVisibleTo(widget.native)
+    row.value = 1
+    widget.show_inside()
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    made = viewer.layers["two what the skip carries, level 0"]
+    assert made.data[0].max() > 0.9
+    first, second = made.data[0], np.asarray(PLANE / PLANE.max(), np.float32)
+    assert np.abs(first - second[: first.shape[0], : first.shape[1]]).max() < 1e-3
+    # It is remembered with the layer, and gone where there is no choice.
+    widget.control("layer").value = grey
+    assert not row.native.isVisibleTo(widget.native)
+    widget.control("layer").value = layer
+    assert row.value == 1

@@ -470,6 +470,21 @@ class TestForm:
         finally:
             new.unlink()
 
+    def test_a_model_whose_file_is_gone_holds_up_no_layer(
+        self, viewer: Viewer, docked: SegmentWidget, user_models: Path
+    ) -> None:
+        gone = user_models / "gone.safetensors"
+        gone.write_bytes((user_models / "blobs.safetensors").read_bytes())
+        docked.control("reread").native.click()
+        docked.control("model").value = "gone"
+        gone.unlink()
+        layer = viewer.add_image(PLANE, name="plane")
+        viewer.layers.remove(layer)
+        assert "gone.safetensors is not there any more: look for models again" in docked.control("model").tooltip
+        docked.control("reread").native.click()
+        assert "gone" not in docked.control("model").choices
+        assert docked.control("model").value in docked.control("model").choices
+
     def test_advanced_rows_are_folded_until_asked_for(self, docked: SegmentWidget) -> None:
         tile, button = docked.control("tile").native, docked.control("advanced").native
         assert not tile.isVisibleTo(docked.native)

@@ -238,7 +238,7 @@ class Choices:
         unfit = {name: misfit(facts, other.spec) for name, other in self._models.items()}
         self._rows["model"].grey({name: reason for name, reason in unfit.items() if reason is not None})
         if entry is not None:
-            self._rows["model"].tooltip = "\n".join(card_lines(entry.spec, entry.path))
+            self._rows["model"].tooltip = "\n".join(_card(entry))
         self._apply(self.state)
 
     def _apply(self, state: FormState) -> None:
@@ -256,3 +256,11 @@ class Choices:
             widget.enabled = idle is None
             if row.name != "model":
                 widget.tooltip = f"{row.tooltip} ({idle})" if idle else row.tooltip
+
+
+def _card(entry: ModelEntry) -> list[str]:
+    try:
+        return card_lines(entry.spec, entry.path)
+    except OSError:
+        # This is asked at every change of the layers, between which a file may go.
+        return [*card_lines(entry.spec), f"  its file {entry.path} is not there any more: look for models again"]

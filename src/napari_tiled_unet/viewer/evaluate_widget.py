@@ -148,9 +148,10 @@ class EvaluateWidget(Container[Widget]):
             return
         self._line.value = "comparing ..."
         work = partial(compare_layers, predicted, true, self._target.value, stack=bool(self._stack.value))
-        self._work.ask(work, partial(self._show, true))
+        # The name as it is now: the layers may be gone when the answer comes.
+        self._work.ask(work, partial(self._show, predicted.name, true))
 
-    def _show(self, true: napari.layers.Labels, found: Any) -> None:
+    def _show(self, predicted: str, true: napari.layers.Labels, found: Any) -> None:
         if isinstance(found, Exception):
             self._line.value = str(found)
             tell(found)
@@ -169,11 +170,11 @@ class EvaluateWidget(Container[Widget]):
             item.setData(Qt.ItemDataRole.UserRole, number)
             self.list.addItem(item)
         if verdict.faults is not None:
-            self._show_layer(true, verdict)
+            self._show_layer(predicted, true, verdict)
         told = f"{len(verdict.places)} faults; a click on one goes there" if verdict.places else "no object is wrong"
         self._line.value = told if verdict.faults is not None else "scores of the classes"
 
-    def _show_layer(self, true: napari.layers.Labels, verdict: Verdict) -> None:
+    def _show_layer(self, predicted: str, true: napari.layers.Labels, verdict: Verdict) -> None:
         from napari.layers import Labels
         from napari.utils.colormaps import DirectLabelColormap
 
@@ -182,7 +183,7 @@ class EvaluateWidget(Container[Widget]):
         where = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
         self._shown = Labels(
             verdict.faults,
-            name=f"faults of {self._predicted.value.name}",
+            name=f"faults of {predicted}",
             colormap=DirectLabelColormap(color_dict=colour_table()),
             metadata={SHOWN: True},
             **{name: getattr(true, name) for name in where},

@@ -12,12 +12,13 @@ from qtpy.QtCore import QTimer
 
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.model import find_model, read_spec
-from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.viewer.chart import Chart
 from napari_tiled_unet.viewer.correction import candidate_path, take, taken_path
 from napari_tiled_unet.viewer.form import UNSAID
 from napari_tiled_unet.viewer.improving import Correction, Judged, drop, improve_events, improvement_options
 from napari_tiled_unet.viewer.layers import METADATA_KEY, image_from_layer, is_image_layer
+from napari_tiled_unet.viewer.preferences import read_preferences, use_model_folder
+from napari_tiled_unet.viewer.repeat import last_run, recipe_of
 from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence, side_by_side
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.schooling import SHOWN, Schooling, watch_layer
@@ -25,10 +26,13 @@ from napari_tiled_unet.viewer.segment_widget import offer_new_models
 from napari_tiled_unet.viewer.teaching import Lesson, is_own_result, labels_from_layer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import napari.layers
     import napari.viewer
 
     from napari_tiled_unet.events import Event
+    from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.viewer.correction import Compared
 
 _STEPS = 200
@@ -54,7 +58,9 @@ class ImproveWidget(Container[Widget]):
         self._viewer = napari_viewer
         self._run: Schooling | None = None
         self.compared: Compared | None = None
-        self._improved = ""
+        # Files and no names: the folder of models may be another one when the new model is taken.
+        self._improved: Path | None = None
+        self._candidate: Path | None = None
         self._followed: WeakSet[napari.layers.Labels] = WeakSet()
         self._build()
         self._soon = QTimer(self.native)
@@ -185,19 +191,29 @@ class ImproveWidget(Container[Widget]):
         """Train the model of the labels on what was touched in them, and compare it with the old one."""
         if self.running or self.compared is not None:
             return
+        preferred = read_preferences()
+        use_model_folder(preferred)
         try:
-            correction, axes, source = self._correction()
-            spec = read_spec(find_model(correction.ran.model))
+            ran, labels, source = self._chosen()
+            path = find_model(ran.model)
+            spec = read_spec(path)
+            axes = ran.axes or labels.metadata[METADATA_KEY]["image_axes"]
+            correction = self._correction(ran, labels, source, axes)
             options = improvement_options(
-                correction.ran, spec.target.kind, steps=int(self._steps.value), freeze=bool(self._freeze.value)
+                ran,
+                spec.target.kind,
+                steps=int(self._steps.value),
+                freeze=bool(self._freeze.value),
+                device=preferred.device,
+                memory=preferred.memory or None,
             )
-            lesson = Lesson(None, None, options, candidate_path(correction.ran.model), overwrite=True)
-            watch = watch_layer(self._viewer, source, axes, correction.ran.level)
+            lesson = Lesson(None, None, options, candidate_path(str(path)), overwrite=True)
+            watch = watch_layer(self._viewer, source, axes, ran.level)
         except TiledUnetError as error:
             self._line.value = str(error)
             show_error(str(error))
             return
-        self._improved = correction.ran.model
+        self._improved, self._candidate = path, lesson.out
         self._run = Schooling(
             lesson,
             self.chart,
@@ -209,15 +225,25 @@ class ImproveWidget(Container[Widget]):
         )
         self._refresh()
 
-    def _correction(self) -> tuple[Correction, str, napari.layers.Image]:
+    def _chosen(self) -> tuple[SegmentOptions, napari.layers.Labels, napari.layers.Image]:
         labels = self._result.value
         source = self._source_of(labels) if labels is not None else None
-        if labels is None or source is None:
+        ran = last_run(labels)
+        if labels is None or source is None or ran is None:
             raise OptionsError("choose labels of a run whose image is still there")
-        ran = SegmentOptions.of(**labels.metadata[METADATA_KEY]["exact"])
-        axes = ran.axes or labels.metadata[METADATA_KEY]["image_axes"]
-        image = image_from_layer(source, axes, ran.level)
-        return Correction(image, labels_from_layer(labels, source, axes), ran, self._held_out(axes)), axes, source
+        return ran, labels, source
+
+    def _correction(
+        self, ran: SegmentOptions, labels: napari.layers.Labels, source: napari.layers.Image, axes: str
+    ) -> Correction:
+        return Correction(
+            image_from_layer(source, axes, ran.level),
+            labels_from_layer(labels, source, axes),
+            ran,
+            self._held_out(axes),
+            recipe_of(labels),
+            labels.metadata[METADATA_KEY].get("origin"),
+        )
 
     def _held_out(self, axes: str) -> tuple[Any, ...]:
         image, truth = self._image.value, self._truth.value
@@ -225,7 +251,7 @@ class ImproveWidget(Container[Widget]):
             return ()
         if truth in (None, UNSAID):
             raise OptionsError(f"choose the right labels of {image.name!r}, or compare on a part of the corrections")
-        return ((image_from_layer(image, axes), labels_from_layer(truth, image, axes).data),)
+        return ((image_from_layer(image, axes), labels_from_layer(truth, image, axes)),)
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, Judged):
@@ -250,7 +276,7 @@ class ImproveWidget(Container[Widget]):
             if ended.lesson.out is not None:
                 drop(ended.lesson.out)
         else:
-            place = taken_path(self._improved)
+            place = taken_path(str(self._improved))
             self._line.value = f"{self.compared.text}. Taken, it would be {place.stem!r}"
         self._refresh()
 
@@ -258,8 +284,9 @@ class ImproveWidget(Container[Widget]):
         """Put the new model in the place of the old."""
         if self.compared is None:
             return
+        use_model_folder(read_preferences())
         try:
-            self._line.value = take(self._improved, self.compared.model)
+            self._line.value = take(str(self._improved), self.compared.model)
         except TiledUnetError as error:
             tell(error)
             return
@@ -274,5 +301,6 @@ class ImproveWidget(Container[Widget]):
 
     def _forget(self) -> None:
         self.compared = None
-        drop(candidate_path(self._improved))
+        if self._candidate is not None:
+            drop(self._candidate)
         self._refresh()

@@ -62,20 +62,42 @@ class Look:
     level: int
 
 
-def look_at(layer: napari.layers.Image, view: View, spec: ModelSpec, part: Part, level: int) -> Look | str:
+def look_at(
+    layer: napari.layers.Image, view: View, spec: ModelSpec, part: Part, level: int, channel: int | None = None
+) -> Look | str:
     """Return the look that a view asks for, or why there is none, in one sentence.
 
     Views of more than 1024 x 1024 pixels, or 48 x 160 x 160 voxels, are cut to their middle.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        The image.
+    view : View
+        What is on the screen.
+    spec : ModelSpec
+        Of the model that is looked into.
+    part, level : str, int
+        What is shown.
+    channel : int, optional
+        The channel that was chosen, for a model of one channel.
 
     Raises
     ------
     OptionsError
         If nothing of the layer is on the screen.
     """
-    state = form_state(facts_of(layer), spec)
-    if state.axes_taken is None or state.problem is not None:
-        return state.problem or f"name the axes of {layer.name!r} in its axis labels"
+    state = form_state(facts_of(layer), spec, chosen_channel=channel)
+    if state.axes_taken is None and state.axes:
+        likely = next(reading for _, reading in state.axes if reading).removesuffix("c" if layer.rgb else "")
+        return (
+            f"the axes of {layer.name!r} are not known; name them, for example "
+            f"viewer.layers[{layer.name!r}].axis_labels = {tuple(likely)}"
+        )
+    if state.problem is not None:
+        return state.problem
     axes = state.axes_taken
+    assert axes is not None, "without axes there is a problem"
     sizes = dict(zip(axes, facts_of(layer).shape, strict=True))
     region = region_of_view(layer, axes, view, spec.axes)
     boxes = {a: (s.start, s.stop) for a, s in zip(axes, region.slices(axes, tuple(sizes.values())), strict=True)}
@@ -111,9 +133,10 @@ def inside_layer(look: Look, inside: Inside) -> napari.layers.Image:
     from napari.layers import Image as ImageLayer
 
     own = labels_axes(look.axes, rgb=bool(look.layer.rgb))
-    spatial = "".join(a for a in own if a in "zyx")[-len(inside.stride) :]
+    # The maps have the axes of the network, in its order; a frame is one voxel long along all others.
+    spatial = "zyx"[-len(inside.stride) :]
     strides = dict(zip(spatial, inside.stride, strict=True))
-    given = "".join(a for a in own if a != "c")
+    given = "".join(a for a in own if a not in spatial and a != "c") + spatial
     first = dict(zip(given, look.region.offset(given), strict=True))
     # A voxel of the maps lies at the middle of the voxels that it stands for.
     middle: dict[str, Any] = {a: first[a] + (strides.get(a, 1) - 1) / 2 for a in given}

@@ -10,8 +10,10 @@ from magicgui.widgets import Container, Widget
 from napari_tiled_unet.errors import TiledUnetError
 from napari_tiled_unet.model import list_models
 from napari_tiled_unet.options import SegmentOptions
+from napari_tiled_unet.viewer.form import UNSAID, form_state
 from napari_tiled_unet.viewer.inside_layers import TITLES, Look, inside_layer, inside_of, look_at
-from napari_tiled_unet.viewer.layers import METADATA_KEY, is_image_layer
+from napari_tiled_unet.viewer.layers import METADATA_KEY, facts_of, is_image_layer
+from napari_tiled_unet.viewer.preferences import read_preferences, use_model_folder
 from napari_tiled_unet.viewer.regions import view_of
 from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence
 from napari_tiled_unet.viewer.running import tell
@@ -38,9 +40,11 @@ class InsideWidget(Container[Widget]):
         super().__init__(labels=False)
         self._viewer = napari_viewer
         self._models: dict[str, ModelEntry] = {}
+        self._said: dict[Any, int] = {}  # channel that the user chose, by layer
         self._latest = Latest()
         self._image = DropDown(name="layer", label="image", tooltip="the Image layer to look at")
         self._model = DropDown(name="model", label="model", tooltip="the model whose network is looked into")
+        self._channel = DropDown(name="channel", label="channel", tooltip="the channel that the network is given")
         self._part = DropDown(
             name="part",
             label="show",
@@ -52,11 +56,14 @@ class InsideWidget(Container[Widget]):
             "Look inside", name="show", tooltip="run the network over the current view", icon="layers"
         )
         self._line = sentence("line", tooltip="what was shown, or why not")
-        rows: Container[Widget] = Container(widgets=[self._image, self._model, self._part, self._level])
+        rows: Container[Widget] = Container(widgets=[self._image, self._model, self._channel, self._part, self._level])
         rows.margins = (0, 0, 0, 0)
         self.extend([self._show, self._line])
         self.native.layout().insertWidget(0, ScrollingRows(rows))
         self.native.setMinimumWidth(240)
+        self._image.changed.connect(self._offer_channels)
+        self._model.changed.connect(self._offer_channels)
+        self._channel.changed.connect(self._say_channel)
         self._model.changed.connect(self._offer_parts)
         self._part.changed.connect(self._offer_levels)
         self._show.changed.connect(self.show_inside)
@@ -70,8 +77,9 @@ class InsideWidget(Container[Widget]):
     # --- what is chosen ---------------------------------------------------------------
 
     def control(self, name: str) -> Any:
-        """Return a control: layer, model, part, level, show."""
-        return {w.name: w for w in (self._image, self._model, self._part, self._level, self._show)}[name]
+        """Return a control: layer, model, channel, part, level, show."""
+        own = (self._image, self._model, self._channel, self._part, self._level, self._show)
+        return {w.name: w for w in own}[name]
 
     @property
     def busy(self) -> bool:
@@ -85,10 +93,12 @@ class InsideWidget(Container[Widget]):
 
     def read_models(self) -> None:
         """Look for models and offer them."""
+        use_model_folder(read_preferences())
         self._models = {entry.name: entry for entry in list_models()}
         default = SegmentOptions.model_fields["model"].default
         chosen = next((name for name in (self._model.value, default, *self._models) if name in self._models), None)
         self._model.offer([(f"{n} ({len(e.spec.axes)}D)", n) for n, e in self._models.items()], chosen)
+        self._offer_channels()
         self._offer_parts()
 
     def reset_choices(self, *_: Any) -> None:
@@ -101,6 +111,27 @@ class InsideWidget(Container[Widget]):
         chosen = self._image.value if self._image.value in layers else layers[-1] if layers else None
         self._image.offer([(layer.name, layer) for layer in layers], chosen)
         self._show.enabled = chosen is not None
+        self._offer_channels()
+
+    def _offer_channels(self, *_: Any) -> None:
+        """Offer the channels of the image where the model takes one of several."""
+        layer, entry = self._image.value, self._models.get(self._model.value)
+        if layer is None or entry is None:
+            self._channel.visible = False
+            return
+        state = form_state(facts_of(layer), entry.spec, chosen_channel=self._said.get(layer.unique_id))
+        self._channel.offer(state.channels, UNSAID if state.channel_taken is None else state.channel_taken)
+        self._channel.visible = bool(state.channels)
+
+    def _say_channel(self, channel: Any) -> None:
+        layer = self._image.value
+        if layer is None:
+            return
+        if channel in (None, UNSAID):
+            self._said.pop(layer.unique_id, None)
+        else:
+            self._said[layer.unique_id] = channel
+        self._offer_channels()
 
     def _offer_parts(self, *_: Any) -> None:
         if self._model.value not in self._models:
@@ -132,8 +163,11 @@ class InsideWidget(Container[Widget]):
         entry = self._models.get(self._model.value)
         if layer is None or entry is None or self._level.value is None:
             return
+        # Axes may have been named since.
+        self._offer_channels()
+        channel = self._said.get(layer.unique_id)
         try:
-            look = look_at(layer, view_of(self._viewer), entry.spec, self._part.value, self._level.value)
+            look = look_at(layer, view_of(self._viewer), entry.spec, self._part.value, self._level.value, channel)
         except TiledUnetError as error:
             self._line.value = str(error)
             return

@@ -329,20 +329,23 @@ def written(order: Order, planned: Planned, model: Model, finished: Finished) ->
     """Return how a run is written down in its result: as it was asked for, and with all that it chose.
 
     The size of voxels is named too, since the layer need not agree with the file it came from;
-    and what must be known to measure the objects later.
+    and what must be known to measure the objects later, or to know model and image again.
     """
+    from napari_tiled_unet.viewer.correction import origin_of
+
     ran = finished.provenance
     # What ran, not what was planned: a backend or a format may have been given up on the way.
     exact = pinned(order.options, planned.plan, device=planned.device, precision=ran["precision"])
     exact = exact.changed(backend=ran["backend"])
+    image = image_from_layer(order.layer, order.axes, order.options.level)
     if exact.spacing is None:
-        own = image_from_layer(order.layer, order.axes, order.options.level).spacing
-        exact = exact.changed(spacing=own or ("none" if model.spec.spacing else None))
+        exact = exact.changed(spacing=image.spacing or ("none" if model.spec.spacing else None))
     spatial = "zyx" if order.options.link_slices and "z" in finished.axes else model.spec.axes
     offset = finished.offset or (0,) * len(finished.axes)
     measured: dict[str, Any] = {"image_axes": order.axes, "level": exact.level, "axes": finished.axes}
     measured |= {"offset": list(offset), "spatial": spatial}
-    return {"recipe": recipe_text(order.options), "exact": said(exact), "measured": measured}
+    origin = origin_of(model, image, order.options.region)
+    return {"recipe": recipe_text(order.options), "exact": said(exact), "measured": measured, "origin": origin}
 
 
 def tell(error: Exception) -> None:
