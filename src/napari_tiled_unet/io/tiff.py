@@ -54,12 +54,12 @@ def _own_index(tiff: Any) -> int:
     """Return the number of the first image that lies in this file; an OME-TIFF may tell of other files' too."""
     if not tiff.is_ome:
         return 0
-    own = (
-        index
-        for index, series in enumerate(tiff.series)
-        if any(page is not None and page.parent is tiff for page in series)
-    )
-    return next(own, 0)
+    return next((index for index, series in enumerate(tiff.series) if _lies_in(tiff, series)), 0)
+
+
+def _lies_in(tiff: Any, series: Any) -> bool:
+    """Return whether some of an image is in this file; of most the first page tells."""
+    return any(page is not None and page.parent is tiff for page in series)
 
 
 def _files_of(series: Any) -> set[str]:
@@ -150,7 +150,7 @@ def _notes(name: str, tiff: Any, index: int, found: str, level: int) -> Iterator
 
     series = tiff.series[index]
     files = _files_of(series) if tiff.is_ome else set()
-    elsewhere = sum(tiff.filehandle.path not in _files_of(other) for other in tiff.series) if tiff.is_ome else 0
+    elsewhere = sum(not _lies_in(tiff, other) for other in tiff.series) if tiff.is_ome else 0
     if len(tiff.series) - elsewhere > 1:
         yield f"{name} holds {len(tiff.series) - elsewhere} images, the first is taken"
     if elsewhere:

@@ -28,6 +28,7 @@ from napari_tiled_unet.viewer.correction import (
     touched,
 )
 from napari_tiled_unet.viewer.glimpse import Sight, with_glimpses
+from napari_tiled_unet.viewer.live import nearest_voxels
 from napari_tiled_unet.viewer.worker import one_core_left
 
 if TYPE_CHECKING:
@@ -216,15 +217,10 @@ def at_network_scale(image: Image, labels: Image, model: Model, ran: SegmentOpti
         data = frame.read(channels)
         # Normalised first, as in a run: what is not finite would spread.
         place[...] = grid.to_network(measure(data, spec.normalisation)[0].apply(data))
-    nearest = np.ix_(*(_nearest(n, of) for n, of in zip(grid.network, grid.image, strict=True)))
+    nearest = np.ix_(*(nearest_voxels(n, of) for n, of in zip(grid.network, grid.image, strict=True)))
     truths = np.stack([numbers[nearest] for _, numbers in taught])
     rescaled = Image(pixels, f"tc{spec.axes}", spacing=spec.spacing, units=spec.units, name=image.name)
     return rescaled, Image(truths, f"t{spec.axes}", name=labels.name)
-
-
-def _nearest(size: int, of: int) -> npt.NDArray[np.intp]:
-    """Return which of ``of`` voxels lies nearest to each of ``size`` over the same length."""
-    return ((np.arange(size) + 0.5) * of / size).astype(np.intp)
 
 
 def _used_as(old: Model, new: Model) -> Model:

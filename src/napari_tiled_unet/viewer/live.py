@@ -104,6 +104,11 @@ def middles_of(values: Labels) -> npt.NDArray[np.intp]:
     return np.asarray(np.argsort(values, kind="stable")[middles], np.intp)
 
 
+def nearest_voxels(size: int, of: int) -> npt.NDArray[np.intp]:
+    """Return which of ``of`` voxels lies nearest to each of ``size`` over the same length."""
+    return ((np.arange(size) + 0.5) * of / size).astype(np.intp)
+
+
 def on_image(
     labels: Labels, write: Box, image: Sequence[int], network: Sequence[int]
 ) -> tuple[tuple[slice, ...], Labels]:
@@ -122,7 +127,7 @@ def on_image(
         return tuple(write), labels
     box, picked = [], []
     for side, size, grid in zip(write, image, network, strict=True):
-        nearest = ((np.arange(size) + 0.5) * grid / size).astype(np.intp)
+        nearest = nearest_voxels(size, grid)
         inside = np.flatnonzero((nearest >= side.start) & (nearest < side.stop))
         box.append(slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0))
         picked.append(nearest[inside] - side.start)

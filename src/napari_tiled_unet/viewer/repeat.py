@@ -20,7 +20,7 @@ from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.recipe import as_command, as_python, parse_recipe, read_recipe, write_recipe
 from napari_tiled_unet.viewer.layers import METADATA_KEY, data_of, image_from_layer, is_image_layer
 from napari_tiled_unet.viewer.rows import push_button, side_by_side
-from napari_tiled_unet.viewer.running import tell
+from napari_tiled_unet.viewer.running import spacing_shown, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -173,9 +173,8 @@ class Repeat(Container[Widget]):
         axes = options.axes or axes or "yx"
         if ran is None and options.spacing is None:
             # As a run would write it down: the layer's voxels need not be those of its file.
-            own = image_from_layer(layer, axes, options.level).spacing
-            scaled = read_spec(find_model(options.model)).spacing is not None
-            options = options.changed(spacing=own or ("none" if scaled else None))
+            image, spec = image_from_layer(layer, axes, options.level), read_spec(find_model(options.model))
+            options = options.changed(spacing=spacing_shown(image, spec))
         return options, layer, axes
 
     def copy_python(self) -> None:

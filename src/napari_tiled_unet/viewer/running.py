@@ -17,6 +17,7 @@ from napari_tiled_unet.focus import Focus
 from napari_tiled_unet.forecast import learn
 from napari_tiled_unet.recipe import pinned, recipe_text, said
 from napari_tiled_unet.region import Region
+from napari_tiled_unet.viewer.correction import origin_of
 from napari_tiled_unet.viewer.form import finished_text, progress_text
 from napari_tiled_unet.viewer.layers import image_from_layer
 from napari_tiled_unet.viewer.live import LiveLabels, TileLabels
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_tiled_unet.events import Event
-    from napari_tiled_unet.model import Model
+    from napari_tiled_unet.image import Image
+    from napari_tiled_unet.model import Model, ModelSpec
     from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.viewer.worker import Room
 
@@ -331,21 +333,24 @@ def written(order: Order, planned: Planned, model: Model, finished: Finished) ->
     The size of voxels is named too, since the layer need not agree with the file it came from;
     and what must be known to measure the objects later, or to know model and image again.
     """
-    from napari_tiled_unet.viewer.correction import origin_of
-
     ran = finished.provenance
     # What ran, not what was planned: a backend or a format may have been given up on the way.
     exact = pinned(order.options, planned.plan, device=planned.device, precision=ran["precision"])
     exact = exact.changed(backend=ran["backend"])
     image = image_from_layer(order.layer, order.axes, order.options.level)
     if exact.spacing is None:
-        exact = exact.changed(spacing=image.spacing or ("none" if model.spec.spacing else None))
+        exact = exact.changed(spacing=spacing_shown(image, model.spec))
     spatial = "zyx" if order.options.link_slices and "z" in finished.axes else model.spec.axes
     offset = finished.offset or (0,) * len(finished.axes)
     measured: dict[str, Any] = {"image_axes": order.axes, "level": exact.level, "axes": finished.axes}
     measured |= {"offset": list(offset), "spatial": spatial}
     origin = origin_of(model, image, order.options.region)
     return {"recipe": recipe_text(order.options), "exact": said(exact), "measured": measured, "origin": origin}
+
+
+def spacing_shown(image: Image, spec: ModelSpec) -> tuple[float, ...] | str | None:
+    """Return the option by which an image of a layer is segmented as it is shown, whatever its file says."""
+    return image.spacing or ("none" if spec.spacing else None)
 
 
 def tell(error: Exception) -> None:
