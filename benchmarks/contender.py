@@ -57,7 +57,7 @@ def ours(name: str, this: Case, model: Any, image: npt.NDArray[Any], **more: Any
 
     started = there = time.perf_counter()
     for event in iter_segment(
-        image, model, axes="yx" if this.ndim == 2 else "zyx", keep_maps=True, **OURS[name], **more
+        image, model, axes="yx" if this.ndim == 2 else "zyx", keep_maps=True, **{**OURS[name], **more}
     ):
         if isinstance(event, TileDone):
             there = time.perf_counter()
@@ -156,11 +156,11 @@ def whole_maps(model: Any, this: Case, image: npt.NDArray[Any]) -> Maps:
     return maps[(slice(None), *inner)]
 
 
-def untiled_maps(name: str, model: Any, this: Case, image: npt.NDArray[Any]) -> Maps:
-    """Return what ours gives in the window in one tile, rounding as it does."""
+def untiled_maps(name: str, model: Any, this: Case, image: npt.NDArray[Any], backend: str) -> Maps:
+    """Return what ours gives in the window in one tile, by the backend that ran: it rounds in the same way."""
     read, inner = seen_from(this, model)
     part = np.ascontiguousarray(image[read])
-    return ours(name, this, model, part, tile=part.shape)[0][(slice(None), *inner)]
+    return ours(name, this, model, part, tile=part.shape, backend=backend)[0][(slice(None), *inner)]
 
 
 def kept_whole_maps(path: Path | None, model: Any, this: Case, image: npt.NDArray[Any]) -> Maps:
@@ -205,7 +205,7 @@ def main() -> None:
     window = maps[(slice(None), *this.window())]
     error = np.abs(window - kept_whole_maps(arguments.reference, model, this, image))
     # Peers compute in float32, where all of their error comes from their windows.
-    seam = np.abs(window - untiled_maps(arguments.name, model, this, image)) if detail else error
+    seam = np.abs(window - untiled_maps(arguments.name, model, this, image, detail["backend"])) if detail else error
     answer = {
         "seconds": statistics.median(seconds),
         "seconds_to_labels": statistics.median(whole) if detail else "",

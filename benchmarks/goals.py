@@ -90,7 +90,9 @@ def _beside_peers(case: str, *, monai: float, nnunet: float) -> Iterator[Goal]:
     for told, peer in (("MONAI's", "monai"), ("nnU-Net's settings", "nnunet-settings")):
         yield Goal(f"{name}: largest error at seams, part of {told}", 1, ratio("largest_seam_error", "auto", peer))
         yield Goal(f"{name}: largest error with rounding, part of {told}", 1, ratio("largest_error", "auto", peer))
-    share = share_of_best_convolution(rows["auto"]) if "auto" in rows else None
+    # There the convolution is run between the strips, so that a noisy machine slows both.
+    chosen = {"case": case, "manner": "strips", "precision": rows["auto"]["precision"]} if "auto" in rows else {}
+    share = _number("strips", "useful", **chosen) if chosen else None
     yield Goal(f"{name}: useful work, of the best convolution", 70, share and 100 * share, at_least=True, unit=" %")
 
 

@@ -1,9 +1,9 @@
 """Strips beside tiles: the same maps, the seconds and the memory of both.
 
-    python -m benchmarks.strips [--cases 2d 3d nuclei] [--precision float32] [--rounds 3]
+    python -m benchmarks.strips [--cases 2d 3d nuclei] [--precision auto] [--rounds 5]
 
 Both are chosen by the planner, with the overlap that the model has earned for tiles, and take turns in one process,
-in the torch backend. ``work`` is what is computed per voxel of the image; the ratio is that of the median seconds.
+in the torch backend. ``auto`` is the precision that runs choose on this machine. ``work`` is what is computed per voxel of the image; the ratio is that of the median seconds.
 ``useful`` is the network's work on the whole image per second against that of the best convolution, which is run for
 a moment after every tile, so that a noisy machine slows both: the median over the turns.
 Memory is the rise of the resident memory above what the process held before, the maps included. Linux only. Writes
@@ -18,12 +18,15 @@ import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.cases import case, gigaflop, image_of, in_a_process, model_of, write_rows
 from benchmarks.footprint import resident
+
+if TYPE_CHECKING:
+    from napari_tiled_unet.options import Precision
 
 SHAPES = {"2d": (4096, 2048), "3d": (96, 512, 512), "nuclei": (4096, 4096)}
 
@@ -80,7 +83,7 @@ class Turns:
         self.rise = max(self.rise, (resident("VmHWM") - before) / 2**30)
 
 
-def measure_both(name: str, precision: str, rounds: int) -> list[dict[str, object]]:
+def measure_both(name: str, precision: Precision, rounds: int) -> list[dict[str, object]]:
     """Let strips and tiles take turns in this process."""
     import torch
 
@@ -89,11 +92,12 @@ def measure_both(name: str, precision: str, rounds: int) -> list[dict[str, objec
     from napari_tiled_unet.memory import memory_budget
     from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.planning import choose_tiles
-    from napari_tiled_unet.runtime import Runner
+    from napari_tiled_unet.runtime import Runner, choose_precision
     from napari_tiled_unet.strips import StripPlan
 
     model, frame = frame_of(name)
-    network, spec, cpu, dtype = model.network, model.spec, torch.device("cpu"), getattr(torch, precision)
+    network, spec, cpu = model.network, model.spec, torch.device("cpu")
+    dtype = choose_precision(precision, cpu)
     shape = frame.shape[1:]
     chosen = first_choice(shape, model, SegmentOptions(backend="torch"), dtype, memory_budget(None, cpu), "cpu")
     tiled = choose_tiles(shape, "auto", "auto", network, costs=chosen.costs, trained_overlap=spec.earned_overlap)
@@ -112,7 +116,7 @@ def measure_both(name: str, precision: str, rounds: int) -> list[dict[str, objec
     return [
         {
             "case": name,
-            "precision": precision,
+            "precision": str(dtype).removeprefix("torch."),
             "manner": manner,
             "shape": "x".join(map(str, shape)),
             "tile": "x".join(map(str, turn.choice.plan.tile)),
@@ -132,8 +136,8 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:

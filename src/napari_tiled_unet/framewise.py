@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # Maps may take this part of the memory that is free; decoding needs the rest.
 _MAPS_PART = 0.5
-# In float32 other runtimes are hardly faster than torch by more than this: so much overlap its strips must save.
+# Other runtimes are hardly faster than torch by more than this: so much overlap its strips must save.
 _WORTH_TORCH = 1.1
 # As many times are tiles halved before it is no use.
 _MOST_HALVINGS = 12
@@ -277,8 +277,6 @@ def first_choice(
     MemoryBudgetError, OptionsError
         As :func:`napari_tiled_unet.planning.choose_tiles`.
     """
-    import torch
-
     from napari_tiled_unet.backends.interface import only_torch
     from napari_tiled_unet.networks.footprint import footprint
 
@@ -299,7 +297,7 @@ def first_choice(
         return choose_soon(choice, found.voxel_work, dtype.itemsize, choose)
     free = options.tile == "auto" and isinstance(options.overlap, str) and options.blend == "crop"
     overlaps = choice.considered[0].work_ratio >= _WORTH_TORCH
-    any_runtime = overlaps and device == "cpu" and options.backend == "auto" and dtype == torch.float32
+    any_runtime = overlaps and device == "cpu" and options.backend == "auto"
     skips_empty = model.spec.empty_below is not None and options.overlap != "exact"
     if not (torch_alone or any_runtime) or not free or views > 1 or skips_empty:
         return choice

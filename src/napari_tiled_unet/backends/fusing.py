@@ -87,17 +87,19 @@ class _Packed(nn.Module):
 
 # Activations that the library applies to a sum of convolutions, and how it calls them there.
 _AFTER_A_SUM: dict[str, str | None] = {"none": None, "relu": "relu"}
+# Number formats of sums; in bfloat16 the sum so far is rounded once more, as all features are.
+_SUMMED = (torch.float32, torch.bfloat16)
 
 
 def _can_sum(conv: Any, dtype: torch.dtype, activation: str) -> bool:
-    return conv.groups == 1 and dtype == torch.float32 and activation in _AFTER_A_SUM
+    return conv.groups == 1 and dtype in _SUMMED and activation in _AFTER_A_SUM
 
 
 class FusedConv(_Packed):
     """Convolution and activation in one pass; of several tensors as if they were concatenated along the channels.
 
     A convolution of joined channels is the sum of those of the parts, each added to what is there while it is still in
-    registers, so that nothing is copied. In float32 only: in bfloat16 the sum so far would be rounded.
+    registers, so that nothing is copied.
     """
 
     def __init__(self, conv: Any, activation: str = "none", numbers: list[float] | None = None, form: str = "") -> None:
