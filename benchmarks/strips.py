@@ -3,9 +3,10 @@
     python -m benchmarks.strips [--cases 2d 3d nuclei] [--precision auto] [--rounds 5]
 
 Both are chosen by the planner, with the overlap that the model has earned for tiles, and take turns in one process,
-in the torch backend. ``auto`` is the precision that runs choose on this machine. ``work`` is what is computed per voxel of the image; the ratio is that of the median seconds.
-``useful`` is the network's work on the whole image per second against that of the best convolution, which is run for
-a moment after every tile, so that a noisy machine slows both: the median over the turns.
+in the torch backend. ``auto`` is the precision that runs choose on this machine. ``work`` is what is computed per
+voxel of the image; the ratio is that of the median seconds. ``useful`` is the network's work on the whole image per
+second against that of the best convolution, which is run for a moment after every tile, so that a noisy machine slows
+both: the median over the turns.
 Memory is the rise of the resident memory above what the process held before, the maps included. Linux only. Writes
 ``results/strips.csv``.
 """

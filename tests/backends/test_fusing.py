@@ -65,3 +65,32 @@ def test_what_is_counted_has_the_shape_of_what_is_computed() -> None:
     assert counted(torch.cat(parts, dim=1)).shape == (1, 6, 9, 7)
     counted.padding = (0, 1)
     assert counted(parts).shape == (1, 6, 7, 7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("joined", [False, True])
+def test_weights_are_in_order_for_the_size_that_comes(
+    dtype: torch.dtype, joined: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if not can_fuse(2, dtype):
+        pytest.skip("this torch has no fused convolutions in this number format")
+    conv = nn.Conv2d(192, 192, 3, padding=1).to(dtype).to(memory_format=LAYOUT)  # type: ignore[call-overload]
+    fused = FusedConv(conv, "relu")
+
+    def run(side: int) -> torch.Tensor:
+        x = torch.ones((1, 192, side, side), dtype=dtype).contiguous(memory_format=LAYOUT)
+        return fused((x[:, :96], x[:, 96:]) if joined else x)
+
+    with torch.inference_mode():
+        small = run(16)
+        run(64)
+        capfd.readouterr()
+        with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+            large = run(64)
+        done = [line for line in capfd.readouterr().out.splitlines() if ",exec," in line]
+        assert any(",convolution," in line for line in done)
+        # Parts that are views of joined channels are copied; that is no weight.
+        assert not [line for line in done if ",reorder," in line and "192x" in line]
+        torch.testing.assert_close(run(16), small, rtol=0, atol=0)
+    middle = small[..., 7:8, 7:8].expand(1, 192, 48, 48)
+    torch.testing.assert_close(large[..., 8:-8, 8:-8], middle, rtol=0.02, atol=0.02)

@@ -1,14 +1,15 @@
 """A network rewritten for speed on a processor: fewer passes over memory, same outputs.
 
 Batch norms go into the convolution before them; an activation is applied while the
-convolution still holds its results in registers; weights are reordered once, for the
-tiles that come, and not at every call. The operators are those that torch's own compiler
+convolution still holds its results in registers; weights are reordered once for tiles of
+a size, and not at every call. The operators are those that torch's own compiler
 emits for x86 processors; called directly they need no compiler and no warm-up.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -62,27 +63,22 @@ def _activation_form(activation: nn.Module) -> tuple[str, list[float], str] | No
     return None
 
 
-class _Packed(nn.Module):
-    """A convolution whose weights are reordered at its first call, for that size of input."""
+class _Weight:
+    """Weights in the order that the library wants for the size of the input at hand.
 
-    def __init__(self, conv: Any) -> None:
-        super().__init__()
-        self.weight: Tensor = conv.weight.detach()
-        self.bias: Tensor | None = None if conv.bias is None else conv.bias.detach()
-        self.packed = False
+    In an order for another size they would be reordered at every call, out of sight, for longer than small tiles take.
+    """
 
-    def _pack(self, size: list[int]) -> None:
-        raise NotImplementedError
+    def __init__(self, plain: Tensor, reorder: Callable[[Tensor, list[int]], Tensor]) -> None:
+        self._plain, self._reorder = plain, reorder
+        self._packed: Tensor | None = None
+        self._size = torch.Size()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolved features."""
-        if not self.packed:
-            self._pack(list(x.shape))
-            self.packed = True
-        return self._convolve(x)
-
-    def _convolve(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    def packed(self, x: Tensor) -> Tensor:
+        """Return them for an input."""
+        if self._packed is None or self._size != x.shape:
+            self._packed, self._size = self._reorder(self._plain, list(x.shape)), x.shape
+        return self._packed
 
 
 # Activations that the library applies to a sum of convolutions, and how it calls them there.
@@ -95,7 +91,7 @@ def _can_sum(conv: Any, dtype: torch.dtype, activation: str) -> bool:
     return conv.groups == 1 and dtype in _SUMMED and activation in _AFTER_A_SUM
 
 
-class FusedConv(_Packed):
+class FusedConv(nn.Module):
     """Convolution and activation in one pass; of several tensors as if they were concatenated along the channels.
 
     A convolution of joined channels is the sum of those of the parts, each added to what is there while it is still in
@@ -103,51 +99,45 @@ class FusedConv(_Packed):
     """
 
     def __init__(self, conv: Any, activation: str = "none", numbers: list[float] | None = None, form: str = "") -> None:
-        super().__init__(conv)
+        super().__init__()
         # Not among the rest: where rows beside a band are there, it is computed without.
         self.padding = tuple(conv.padding)
         self._geometry = (list(conv.stride), list(conv.dilation), conv.groups)
         self._activation = (activation, numbers or [], form)
-        self.takes_parts = _can_sum(conv, self.weight.dtype, activation)
-        self._outputs, self._parts = len(self.weight), list[Tensor]()
+        self._plain, self._bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+        self.takes_parts = _can_sum(conv, self._plain.dtype, activation)
+        self._outputs = len(self._plain)
+        # By the channels of its parts.
+        self._weights: dict[tuple[int, ...], list[_Weight]] = {}
 
     def forward(self, x: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Return the convolved features of a tensor, or of the parts of one."""
-        if not isinstance(x, tuple):
-            return super().forward(x)
-        return self._sum(x) if is_summed(x, self._outputs) else super().forward(torch.cat(x, dim=1))
-
-    def _sum(self, parts: tuple[Tensor, ...]) -> Tensor:
-        if not self._parts:
-            layout = torch.channels_last if self.weight.ndim == 4 else torch.channels_last_3d
-            weights = torch.split(self.weight, [part.shape[1] for part in parts], dim=1)
-            self._parts = [
-                self._reordered(weight.contiguous(memory_format=layout), list(part.shape))
-                for weight, part in zip(weights, parts, strict=True)
-            ]
-            # A node always joins in the same way, so the whole is not asked for again.
-            self.weight = self.weight.new_empty(0)
+        parts = x if isinstance(x, tuple) else (x,)
+        if not is_summed(parts, self._outputs):
+            parts = (torch.cat(parts, dim=1),)
         where, fused = (list(self.padding), *self._geometry), torch.ops.mkldnn
-        result: Tensor = fused._convolution_pointwise(parts[0], self._parts[0], self.bias, *where, "none", [], "")
-        for i, (part, weight) in enumerate(zip(parts[1:], self._parts[1:], strict=True)):
+        weights = [weight.packed(part) for weight, part in zip(self._split(parts), parts, strict=True)]
+        alone = self._activation if len(parts) == 1 else ("none", [], "")
+        result: Tensor = fused._convolution_pointwise(parts[0], weights[0], self._bias, *where, *alone)
+        for i, (part, weight) in enumerate(zip(parts[1:], weights[1:], strict=True)):
             activation = self._activation[0] if i == len(parts) - 2 else "none"
             fused._convolution_pointwise_.binary(
                 result, part, weight, None, *where, "add", 1.0, _AFTER_A_SUM[activation], [], ""
             )
         return result
 
-    def _pack(self, size: list[int]) -> None:
-        self.weight = self._reordered(self.weight, size)
+    def _split(self, parts: tuple[Tensor, ...]) -> list[_Weight]:
+        channels = tuple(part.shape[1] for part in parts)
+        if channels not in self._weights:
+            layout = torch.channels_last if self._plain.ndim == 4 else torch.channels_last_3d
+            # Of groups, which are not split, each weight has fewer channels.
+            weights = torch.split(self._plain, list(channels), dim=1) if len(parts) > 1 else (self._plain,)
+            self._weights[channels] = [_Weight(w.contiguous(memory_format=layout), self._reordered) for w in weights]
+        return self._weights[channels]
 
     def _reordered(self, weight: Tensor, size: list[int]) -> Tensor:
         found: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, list(self.padding), *self._geometry, size)
         return found
-
-    def _convolve(self, x: Tensor) -> Tensor:
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self.weight, self.bias, list(self.padding), *self._geometry, *self._activation
-        )
-        return result
 
 
 def is_summed(parts: tuple[Tensor, ...], outputs: int) -> bool:
@@ -191,11 +181,13 @@ def count_as_fused(network: nn.Module, dtype: torch.dtype) -> None:
                 module.conv = CountedConv(module.conv)
 
 
-class FusedTransposedConv(_Packed):
-    """Transposed convolution with weights reordered once."""
+class FusedTransposedConv(nn.Module):
+    """Transposed convolution whose weights are in the order that the library wants."""
 
     def __init__(self, conv: Any) -> None:
-        super().__init__(conv)
+        super().__init__()
+        self._weight = _Weight(conv.weight.detach(), self._reordered)
+        self._bias = None if conv.bias is None else conv.bias.detach()
         self._geometry = (
             list(conv.padding),
             list(conv.output_padding),
@@ -204,14 +196,16 @@ class FusedTransposedConv(_Packed):
             conv.groups,
         )
 
-    def _pack(self, size: list[int]) -> None:
-        self.weight = torch.ops.mkldnn._reorder_convolution_transpose_weight(self.weight, *self._geometry, size)
-
-    def _convolve(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolved features."""
         result: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
-            x, self.weight, self.bias, *self._geometry, "none", [], ""
+            x, self._weight.packed(x), self._bias, *self._geometry, "none", [], ""
         )
         return result
+
+    def _reordered(self, weight: Tensor, size: list[int]) -> Tensor:
+        found: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(weight, *self._geometry, size)
+        return found
 
 
 @functools.cache
