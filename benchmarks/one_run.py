@@ -1,7 +1,8 @@
 """One run of the bundled model in this process: ``python -m benchmarks.one_run 2048 2048 [--tile 512]``.
 
-Prints one line of JSON: seconds from image to labels (the second run; the first one warms up on a small
-image), and the peak of the memory. Used by ``benchmarks/scaling.py`` and ``benchmarks/stardist.py``.
+Prints one line of JSON: seconds from image to labels, of the first run on the image (one before it warms up
+on a small part) and the median of all, and the peak of the memory. Used by ``benchmarks/scaling.py`` and
+``benchmarks/stardist.py``.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     answer = {
         "seconds": round(statistics.median(seconds), 3),
+        "first": round(seconds[0], 3),
         "megavoxels": image.size / 1e6,
         "peak_gib": round(peak, 3),
         "small_image_gib": round(before, 3),

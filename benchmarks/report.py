@@ -181,15 +181,17 @@ def strips() -> str:
             f"{row['case']}, {row['shape'].replace('x', ' x ')}, {row['precision']}, {row['manner']}",
             row["overlap"].replace("x", " x "),
             row["work"],
+            row["first"],
+            f"{100 * float(row['first_useful']):.0f} %",
             row["seconds"],
-            row["ratio"],
             f"{100 * float(row['useful']):.0f} %",
+            row["ratio"],
             row["gib"],
             row["difference"],
         ]
         for row in rows
     ]
-    head = ["", "overlap", "computed", "s", "x tiles", "useful", "GiB", "difference"]
+    head = ["", "overlap", "computed", "first, s", "useful", "later, s", "useful", "x tiles", "GiB", "difference"]
     note = f"\n\nOn: {rows[0]['processor']}, {rows[0]['threads']} threads." if rows else ""
     return table(head, lines) + note if rows else NOT_MEASURED
 

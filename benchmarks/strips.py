@@ -6,9 +6,10 @@ Both are chosen by the planner, with the overlap that the model has earned for t
 in the torch backend. ``auto`` is the precision that runs choose on this machine. ``work`` is what is computed per
 voxel of the image; the ratio is that of the median seconds. ``useful`` is the network's work on the whole image per
 second against that of the best convolution, which is run for a moment after every tile, so that a noisy machine slows
-both: the median over the turns.
-Memory is the rise of the resident memory above what the process held before, the maps included. Linux only. Writes
-``results/strips.csv``.
+both: the median over the turns. All turns but the first are as the later frames of a series, which find the memory that
+the first one was given; the first is told apart (``first``, seconds).
+Memory is the rise of the resident memory in the first turn above what the process held before, the maps included. Linux
+only. Writes ``results/strips.csv``.
 """
 
 from __future__ import annotations
@@ -106,12 +107,21 @@ def measure_both(name: str, precision: Precision, rounds: int) -> list[dict[str,
         raise SystemExit(f"{name}: the planner takes tiles, {chosen.plan.tile}")
     work, pace = gigaflop(network, shape), Pace(len(shape), dtype)
     turns = {"strips": Turns(chosen), "tiles": Turns(tiled)}
-    for _ in range(rounds):
-        for turn in turns.values():
-            # It keeps freed memory while it lives, and gives it back when it goes.
-            runner = Runner(network, spec.target.activate, cpu, dtype)
-            turn.take(frame, runner, len(spec.target.channels), work, pace)
-            del runner
+
+    def ready() -> Runner:
+        return Runner(network, spec.target.activate, cpu, dtype)
+
+    for turn in turns.values():
+        # Freed memory is kept while the runner lives, and given back when it goes.
+        turn.take(frame, ready(), len(spec.target.channels), work, pace)
+    firsts = {manner: (turn.seconds.pop(), turn.useful.pop(), turn.rise) for manner, turn in turns.items()}
+    runners = {manner: ready() for manner in turns}
+    for turned in range(rounds + 1):
+        for manner, turn in turns.items():
+            turn.take(frame, runners[manner], len(spec.target.channels), work, pace)
+            if not turned:
+                turn.seconds.clear()
+                turn.useful.clear()
     medians = {manner: statistics.median(turn.seconds) for manner, turn in turns.items()}
     largest = float(np.abs(turns["strips"].maps - turns["tiles"].maps).max())
     return [
@@ -123,10 +133,12 @@ def measure_both(name: str, precision: Precision, rounds: int) -> list[dict[str,
             "tile": "x".join(map(str, turn.choice.plan.tile)),
             "overlap": "x".join(map(str, turn.choice.plan.overlap)),
             "work": round(turn.choice.considered[0].work_ratio, 3),
+            "first": round(firsts[manner][0], 2),
+            "first_useful": round(firsts[manner][1], 3),
             "seconds": round(medians[manner], 2),
             "ratio": round(medians["tiles"] / medians[manner], 2),
             "useful": round(statistics.median(turn.useful), 3),
-            "gib": round(turn.rise, 2),
+            "gib": round(firsts[manner][2], 2),
             "difference": f"{largest:.2g}",
         }
         for manner, turn in turns.items()

@@ -71,6 +71,21 @@ def test_the_api_runs_without_napari_and_qt(tmp_path: Path) -> None:
     assert run(WITHOUT_VIEWER, cwd=tmp_path) == "2"
 
 
+def test_a_run_loads_no_compiler() -> None:
+    # A second or two at the start of every process; strips and tiles are counted in different ways.
+    code = """
+import sys
+import numpy as np
+from napari_tiled_unet import segment, strips
+strips._STRIP_VOXELS = (2**14,)
+image = np.random.default_rng(0).integers(0, 255, (640, 256), np.uint8)
+for options in ({"tile": (256, 256)}, {"memory": 0.3}, {}):
+    segment(image, "nuclei", axes="yx", backend="torch", **options)
+print(*(name for name in ("sympy", "torch._dynamo", "torch._inductor") if name in sys.modules))
+"""
+    assert run(code).strip() == ""
+
+
 def test_the_public_names_are_these() -> None:
     assert set(napari_tiled_unet.__all__) == {
         "FileError",

@@ -151,15 +151,18 @@ def choose_strips(
         row_voxels = math.prod(sides) // sides[axis]
         if row_voxels >= too_long:
             continue
-        # From the smallest on, so that rows that are too long are counted once.
         fitting: tuple[int, float, float] | None = None
-        for rows in _strip_rows(row_voxels, padded[axis] - reach[axis], stride[axis]):
+        choices = _strip_rows(row_voxels, padded[axis] - reach[axis], stride[axis])
+        # Counting takes a moment: the largest mostly fits, and of rows that are too long the smallest shows it.
+        for rows in [*choices[-1:], *choices[:-1]]:
             size, work = count(sides, axis, rows)
-            if size > costs.comfort:
-                if fitting is None:
-                    too_long = row_voxels * min(_NARROWER, costs.comfort / size)
+            fits = size <= costs.comfort
+            if fits:
+                fitting = rows, size, work
+            elif fitting is None:
+                too_long = row_voxels * min(_NARROWER, costs.comfort / size)
+            if fits == (rows == choices[-1]):
                 break
-            fitting = rows, size, work
         if fitting is not None:
             rows, size, work = fitting
             # Where one column covers an axis nothing is missing, and smaller tiles must not miss it either.

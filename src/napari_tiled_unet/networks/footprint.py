@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -165,6 +165,69 @@ def _multiply_adds(args: tuple[Any, ...], result: Tensor) -> int:
     return int(result.shape[0] * voxels * weight.numel())
 
 
+def _joined(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Return what ``torch.cat`` gives, without numbers."""
+    shape = list(tensors[0].shape)
+    shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
+    return tensors[0].new_empty(shape)
+
+
+def _convolved(
+    x: Tensor,
+    weight: Tensor,
+    _: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """Return what a convolution gives, without numbers."""
+    spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    given = zip(x.shape[2:], spans, stride, padding, output_padding, strict=True)
+    if transposed:
+        sides = [(n - 1) * s - 2 * p + span + more + 1 for n, span, s, p, more in given]
+        return x.new_empty([len(x), weight.shape[1] * groups, *sides])
+    return x.new_empty([len(x), len(weight), *((n + 2 * p - span - 1) // s + 1 for n, span, s, p, _ in given)])
+
+
+def _pooled(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return what pooling by the maximum gives, and where it lies, without numbers."""
+    shape = list(x.shape[:2])
+    windows = (
+        list(given) * x.ndim if len(given) == 1 else given for given in (kernel, stride or kernel, padding, dilation)
+    )
+    for n, k, s, p, d in zip(x.shape[2:], *windows, strict=False):
+        room = n + 2 * p - d * (k - 1) - 1
+        side = (-(-room // s) if ceil_mode else room // s) + 1
+        # The last window must not start beyond the input.
+        shape.append(side - 1 if ceil_mode and (side - 1) * s >= n + p else side)
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
+
+
+def _copied(x: Tensor, **_: Any) -> Tensor:
+    """Return what a copy is, without numbers."""
+    return x.new_empty(x.shape)
+
+
+# Torch's own ways to these shapes import its compiler and sympy, for more than a second.
+_SHAPES: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.cat.default: _joined,
+    torch.ops.aten.clone.default: _copied,
+    torch.ops.aten.convolution.default: _convolved,
+    torch.ops.aten.max_pool2d_with_indices.default: _pooled,
+    torch.ops.aten.max_pool3d_with_indices.default: _pooled,
+}
+
+
 class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all results that are alive, the most there were, and the work."""
 
@@ -192,7 +255,7 @@ class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = _SHAPES.get(func, func)(*args, **(kwargs or {}))
         self.operations += 1
         if func is torch.ops.aten.convolution.default:
             self.multiply_adds += _multiply_adds(args, result)
