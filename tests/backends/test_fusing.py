@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_tiled_unet.backends.fusing import CountedConv, FusedConv, can_fuse
+from napari_tiled_unet.backends.fusing import CountedConv, FusedConv, PairedMaxPool, can_fuse
 
 LAYOUT = torch.channels_last
 pytestmark = pytest.mark.skipif(not can_fuse(2, torch.float32), reason="this torch has no fused convolutions")
@@ -94,3 +94,24 @@ def test_weights_are_in_order_for_the_size_that_comes(
         torch.testing.assert_close(run(16), small, rtol=0, atol=0)
     middle = small[..., 7:8, 7:8].expand(1, 192, 48, 48)
     torch.testing.assert_close(large[..., 8:-8, 8:-8], middle, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kernel", [2, (1, 2), (2, 1)])
+@pytest.mark.parametrize("sides", [(6, 8), (7, 9), (3, 2)])
+def test_pairs_give_what_pooling_gives(
+    dtype: torch.dtype, kernel: int | tuple[int, int], sides: tuple[int, int]
+) -> None:
+    x = torch.randn((2, 16, *sides), generator=torch.Generator().manual_seed(1)).to(dtype)
+    x[0, 0, 0, 0] = torch.nan
+    pool = nn.MaxPool2d(kernel)
+    found = PairedMaxPool(pool)(x.contiguous(memory_format=LAYOUT))
+    assert PairedMaxPool.fits(pool)
+    torch.testing.assert_close(found, pool(x), rtol=0, atol=0, equal_nan=True)
+    assert found.is_contiguous(memory_format=LAYOUT)
+
+
+def test_what_does_more_than_halve_is_left() -> None:
+    poolings = (nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool3d((2, 3, 2)))
+    assert not any(map(PairedMaxPool.fits, poolings))
+    assert PairedMaxPool.fits(nn.MaxPool3d((1, 2, 2)))

@@ -21,6 +21,7 @@ from napari_tiled_unet.networks.resampling import StridedConv
 
 _Conv = nn.Conv2d | nn.Conv3d
 _Transposed = nn.ConvTranspose2d | nn.ConvTranspose3d
+_Pool = nn.MaxPool2d | nn.MaxPool3d
 
 
 def fold_norms(network: nn.Module) -> None:
@@ -35,7 +36,7 @@ def fold_norms(network: nn.Module) -> None:
 
 
 def fuse_convolutions(network: nn.Module) -> None:
-    """Replace convolutions by fused ones, in place; batch norms must have been folded."""
+    """Replace convolutions by fused ones, and pooling, in place; batch norms must have been folded."""
     for module in network.modules():
         if isinstance(module, ConvUnit | StridedConv) and isinstance(module.norm, nn.Identity):
             form = _activation_form(module.activation)
@@ -48,6 +49,8 @@ def fuse_convolutions(network: nn.Module) -> None:
                 setattr(module, name, FusedConv(child))
             elif isinstance(child, _Transposed):
                 setattr(module, name, FusedTransposedConv(child))
+            elif isinstance(child, _Pool) and PairedMaxPool.fits(child):
+                setattr(module, name, PairedMaxPool(child))
 
 
 def _activation_form(activation: nn.Module) -> tuple[str, list[float], str] | None:
@@ -206,6 +209,39 @@ class FusedTransposedConv(nn.Module):
     def _reordered(self, weight: Tensor, size: list[int]) -> Tensor:
         found: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(weight, *self._geometry, size)
         return found
+
+
+class PairedMaxPool(nn.Module):
+    """The maximum of pairs of neighbours, along one axis after the other.
+
+    In bfloat16 that is twice as fast as torch's pooling, which also tells where each maximum lies; else torch pools.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        super().__init__()
+        self.pool = pool
+        self._halved = [axis for axis, k in enumerate(_each(pool.kernel_size, pool), start=2) if k == 2]
+
+    @staticmethod
+    def fits(pool: Any) -> bool:
+        """Return whether a pooling does no more than to halve some axes."""
+        kernel = _each(pool.kernel_size, pool)
+        plain = not any(_each(pool.padding, pool)) and set(_each(pool.dilation, pool)) == {1} and not pool.ceil_mode
+        return plain and set(kernel) <= {1, 2} and kernel == _each(pool.stride, pool)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled features."""
+        if x.dtype != torch.bfloat16:
+            return self.pool(x)  # type: ignore[no-any-return]
+        for axis in self._halved:
+            before, end = (slice(None),) * axis, x.shape[axis] // 2 * 2
+            x = torch.maximum(x[(*before, slice(0, end, 2))], x[(*before, slice(1, end, 2))])
+        return x
+
+
+def _each(number: int | tuple[int, ...], pool: Any) -> tuple[int, ...]:
+    """Return a number for each axis of a pooling."""
+    return number if isinstance(number, tuple) else (number,) * (2 if isinstance(pool, nn.MaxPool2d) else 3)
 
 
 @functools.cache
