@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
-from napari_tiled_unet.backends.fusing import CountedConv, FusedConv, PairedMaxPool, can_fuse
+from napari_tiled_unet.backends.fusing import CountedConv, FusedConv, FusedTransposedConv, PairedMaxPool, can_fuse
 
 LAYOUT = torch.channels_last
 pytestmark = pytest.mark.skipif(not can_fuse(2, torch.float32), reason="this torch has no fused convolutions")
@@ -115,3 +118,21 @@ def test_what_does_more_than_halve_is_left() -> None:
     poolings = (nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool3d((2, 3, 2)))
     assert not any(map(PairedMaxPool.fits, poolings))
     assert PairedMaxPool.fits(nn.MaxPool3d((1, 2, 2)))
+
+
+def test_memory_goes_with_the_last_reference() -> None:
+    # Not when cycles are looked for, which may be much later.
+    made: list[nn.Module] = [
+        FusedConv(nn.Conv2d(16, 16, 3, padding=1)),
+        FusedTransposedConv(nn.ConvTranspose2d(16, 8, 2)),
+    ]
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            for module in made:
+                module(torch.ones(1, 16, 8, 8).contiguous(memory_format=LAYOUT))
+        gone = [weakref.ref(module) for module in made]
+        del module, made
+        assert [reference() for reference in gone] == [None, None]
+    finally:
+        gc.enable()

@@ -72,15 +72,15 @@ class _Weight:
     In an order for another size they would be reordered at every call, out of sight, for longer than small tiles take.
     """
 
-    def __init__(self, plain: Tensor, reorder: Callable[[Tensor, list[int]], Tensor]) -> None:
-        self._plain, self._reorder = plain, reorder
+    def __init__(self, plain: Tensor) -> None:
+        self._plain = plain
         self._packed: Tensor | None = None
         self._size = torch.Size()
 
-    def packed(self, x: Tensor) -> Tensor:
-        """Return them for an input."""
+    def packed(self, x: Tensor, reorder: Callable[[Tensor, list[int]], Tensor]) -> Tensor:
+        """Return them for an input; ``reorder`` is given them and its size."""
         if self._packed is None or self._size != x.shape:
-            self._packed, self._size = self._reorder(self._plain, list(x.shape)), x.shape
+            self._packed, self._size = reorder(self._plain, list(x.shape)), x.shape
         return self._packed
 
 
@@ -119,7 +119,7 @@ class FusedConv(nn.Module):
         if not is_summed(parts, self._outputs):
             parts = (torch.cat(parts, dim=1),)
         where, fused = (list(self.padding), *self._geometry), torch.ops.mkldnn
-        weights = [weight.packed(part) for weight, part in zip(self._split(parts), parts, strict=True)]
+        weights = [weight.packed(part, self._reordered) for weight, part in zip(self._split(parts), parts, strict=True)]
         alone = self._activation if len(parts) == 1 else ("none", [], "")
         result: Tensor = fused._convolution_pointwise(parts[0], weights[0], self._bias, *where, *alone)
         for i, (part, weight) in enumerate(zip(parts[1:], weights[1:], strict=True)):
@@ -135,7 +135,7 @@ class FusedConv(nn.Module):
             layout = torch.channels_last if self._plain.ndim == 4 else torch.channels_last_3d
             # Of groups, which are not split, each weight has fewer channels.
             weights = torch.split(self._plain, list(channels), dim=1) if len(parts) > 1 else (self._plain,)
-            self._weights[channels] = [_Weight(w.contiguous(memory_format=layout), self._reordered) for w in weights]
+            self._weights[channels] = [_Weight(weight.contiguous(memory_format=layout)) for weight in weights]
         return self._weights[channels]
 
     def _reordered(self, weight: Tensor, size: list[int]) -> Tensor:
@@ -189,7 +189,7 @@ class FusedTransposedConv(nn.Module):
 
     def __init__(self, conv: Any) -> None:
         super().__init__()
-        self._weight = _Weight(conv.weight.detach(), self._reordered)
+        self._weight = _Weight(conv.weight.detach())
         self._bias = None if conv.bias is None else conv.bias.detach()
         self._geometry = (
             list(conv.padding),
@@ -202,7 +202,7 @@ class FusedTransposedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolved features."""
         result: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
-            x, self._weight.packed(x), self._bias, *self._geometry, "none", [], ""
+            x, self._weight.packed(x, self._reordered), self._bias, *self._geometry, "none", [], ""
         )
         return result
 
