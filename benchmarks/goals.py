@@ -96,17 +96,6 @@ def _beside_peers(case: str, *, monai: float, nnunet: float) -> Iterator[Goal]:
     yield Goal(f"{name}: useful work, of the best convolution", 70, share and 100 * share, at_least=True, unit=" %")
 
 
-def share_of_best_convolution(row: Row) -> float | None:
-    """Return useful work against the best convolution of the same precision and number of axes."""
-    kind = f"convolution {row['case'].upper()}"
-    rates = [
-        float(rate["gflop_per_s"])
-        for rate in read_rows("roofline")
-        if rate["precision"] == row["precision"] and rate["kind"].startswith(kind)
-    ]
-    return float(row["useful_gflop_per_s"]) / max(rates) if rates else None
-
-
 def _number(name: str, column: str, **wanted: str) -> float | None:
     """Return a number of the one row of a table that agrees with what is wanted."""
     found = [row for row in read_rows(name) if all(row[key] == value for key, value in wanted.items())]

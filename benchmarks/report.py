@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.cases import ROOT, read_rows
-from benchmarks.goals import goals, share_of_best_convolution
+from benchmarks.goals import goals
 
 PAGE = ROOT / "docs" / "performance.md"
 WORDS = ROOT / "benchmarks" / "performance.md.in"
@@ -77,8 +77,12 @@ def compare(case: str) -> str:
 
 def share_of_roofline(row: Row) -> str:
     """Return useful work against the best convolution of the same precision and number of axes."""
-    share = share_of_best_convolution(row)
-    return "" if share is None else f"{share:.0%}"
+    rates = [
+        float(rate["gflop_per_s"])
+        for rate in read_rows("roofline")
+        if rate["precision"] == row["precision"] and rate["kind"].startswith(f"convolution {row['case'].upper()}")
+    ]
+    return f"{float(row['useful_gflop_per_s']) / max(rates):.0%}" if rates else ""
 
 
 def roofline() -> str:

@@ -55,7 +55,7 @@ class Turns:
     choice: Any
     seconds: list[float] = field(default_factory=list)
     useful: list[float] = field(default_factory=list)
-    rise: float = 0.0
+    rises: list[float] = field(default_factory=list)
     maps: Any = None
 
     def take(self, frame: Any, runner: Any, n_maps: int, work: float, pace: Any) -> None:
@@ -82,7 +82,7 @@ class Turns:
             self.maps = end.value
         self.seconds.append(seconds)
         self.useful.append(work / seconds / pace.gigaflop_per_second)
-        self.rise = max(self.rise, (resident("VmHWM") - before) / 2**30)
+        self.rises.append((resident("VmHWM") - before) / 2**30)
 
 
 def measure_both(name: str, precision: Precision, rounds: int) -> list[dict[str, object]]:
@@ -114,15 +114,12 @@ def measure_both(name: str, precision: Precision, rounds: int) -> list[dict[str,
     for turn in turns.values():
         # Freed memory is kept while the runner lives, and given back when it goes.
         turn.take(frame, ready(), len(spec.target.channels), work, pace)
-    firsts = {manner: (turn.seconds.pop(), turn.useful.pop(), turn.rise) for manner, turn in turns.items()}
     runners = {manner: ready() for manner in turns}
-    for turned in range(rounds + 1):
+    # The first of these is given the memory that the later ones find.
+    for _ in range(1 + rounds):
         for manner, turn in turns.items():
             turn.take(frame, runners[manner], len(spec.target.channels), work, pace)
-            if not turned:
-                turn.seconds.clear()
-                turn.useful.clear()
-    medians = {manner: statistics.median(turn.seconds) for manner, turn in turns.items()}
+    medians = {manner: statistics.median(turn.seconds[2:]) for manner, turn in turns.items()}
     largest = float(np.abs(turns["strips"].maps - turns["tiles"].maps).max())
     return [
         {
@@ -133,12 +130,12 @@ def measure_both(name: str, precision: Precision, rounds: int) -> list[dict[str,
             "tile": "x".join(map(str, turn.choice.plan.tile)),
             "overlap": "x".join(map(str, turn.choice.plan.overlap)),
             "work": round(turn.choice.considered[0].work_ratio, 3),
-            "first": round(firsts[manner][0], 2),
-            "first_useful": round(firsts[manner][1], 3),
+            "first": round(turn.seconds[0], 2),
+            "first_useful": round(turn.useful[0], 3),
             "seconds": round(medians[manner], 2),
             "ratio": round(medians["tiles"] / medians[manner], 2),
-            "useful": round(statistics.median(turn.useful), 3),
-            "gib": round(firsts[manner][2], 2),
+            "useful": round(statistics.median(turn.useful[2:]), 3),
+            "gib": round(turn.rises[0], 2),
             "difference": f"{largest:.2g}",
         }
         for manner, turn in turns.items()

@@ -70,7 +70,7 @@ def test_blend_takes_what_strips_give() -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small images be worth strips."""
-    monkeypatch.setattr(strips, "_STRIP_VOXELS", (2**10, 2**12))
+    monkeypatch.setattr(strips, "_STRIP_VOXELS", (2**12, 2**10))
     monkeypatch.setattr(candidates, "_UTMOST_TILE", 2**12)
     monkeypatch.setattr(candidates, "_COMFORT", 6e5)
     # Of a network as small as this calls are all that would count.

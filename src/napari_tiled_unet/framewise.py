@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # Maps may take this part of the memory that is free; decoding needs the rest.
 _MAPS_PART = 0.5
-# Other runtimes are hardly faster than torch by more than this: so much overlap its strips must save.
+# About what another runtime gains over torch at the most: so much overlap its strips must save.
 _WORTH_TORCH = 1.1
 # As many times are tiles halved before it is no use.
 _MOST_HALVINGS = 12

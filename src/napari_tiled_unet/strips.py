@@ -23,7 +23,7 @@ from napari_tiled_unet.candidates import Candidate, Costs, axis_sides
 from napari_tiled_unet.tiling import Tile, TilePlan, plan_tiles
 
 # Voxels of a strip, the largest that fits is taken: more of them are computed a little faster, and take more memory.
-_STRIP_VOXELS = (2**18, 2**19, 2**20)
+_STRIP_VOXELS = (2**20, 2**19, 2**18)
 
 # Where rows are too long, the next that are tried are at most this part of them.
 _NARROWER = 0.8
@@ -151,20 +151,12 @@ def choose_strips(
         row_voxels = math.prod(sides) // sides[axis]
         if row_voxels >= too_long:
             continue
-        fitting: tuple[int, float, float] | None = None
-        choices = _strip_rows(row_voxels, padded[axis] - reach[axis], stride[axis])
-        # Counting takes a moment: the largest mostly fits, and of rows that are too long the smallest shows it.
-        for rows in [*choices[-1:], *choices[:-1]]:
+        # Counting takes a moment, and mostly the first fits.
+        for rows in _strip_rows(row_voxels, padded[axis] - reach[axis], stride[axis]):
             size, work = count(sides, axis, rows)
-            fits = size <= costs.comfort
-            if fits:
-                fitting = rows, size, work
-            elif fitting is None:
+            if size > costs.comfort:
                 too_long = row_voxels * min(_NARROWER, costs.comfort / size)
-            if fits == (rows == choices[-1]):
-                break
-        if fitting is not None:
-            rows, size, work = fitting
+                continue
             # Where one column covers an axis nothing is missing, and smaller tiles must not miss it either.
             wide = tuple(reach[a] if n == 1 else overlap[a] for a, (_, n) in enumerate(column))
             plan = plan_strips(shape, sides, wide, stride, axis, rows)
@@ -192,6 +184,6 @@ def _columns(
 
 
 def _strip_rows(row_voxels: int, most: int, stride: int) -> list[int]:
-    """Return the rows of strips to try, the smallest first."""
+    """Return the rows of strips to try, the largest first."""
     wanted = [max(1, voxels // row_voxels // stride) * stride for voxels in _STRIP_VOXELS]
     return [rows for rows in dict.fromkeys(wanted) if rows < most]

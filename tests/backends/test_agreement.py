@@ -11,7 +11,7 @@ import torch
 
 from napari_tiled_unet import segment
 from napari_tiled_unet.backends.choice import MAP_TOLERANCE
-from napari_tiled_unet.backends.fusing import FusedConv, can_fuse, fold_norms, fuse_convolutions
+from napari_tiled_unet.backends.fusing import FusedConv, can_fuse, fold_norms, fuse_layers
 from napari_tiled_unet.backends.interface import RUNTIMES, Prepared
 from napari_tiled_unet.networks.zoo import ARCHITECTURES, Network, build_network, network_spec
 from napari_tiled_unet.targets import Classes
@@ -91,7 +91,7 @@ def test_fused_convolutions_change_nothing(norm: str, activation: str, ndim: int
     built = network(ndim=ndim, norm=norm, activation=activation, kernels=(1, *(3,) * (ndim - 1)))
     fused = copy.deepcopy(built)
     fold_norms(fused)
-    fuse_convolutions(fused)
+    fuse_layers(fused)
     assert any(isinstance(module, FusedConv) for module in fused.modules())
     assert not any(isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d) for module in fused.modules())
     tiles = tiles_of((16, 24, 20)[:ndim])

@@ -35,7 +35,7 @@ def fold_norms(network: nn.Module) -> None:
                 setattr(module, norm_name, nn.Identity())
 
 
-def fuse_convolutions(network: nn.Module) -> None:
+def fuse_layers(network: nn.Module) -> None:
     """Replace convolutions by fused ones, and pooling, in place; batch norms must have been folded."""
     for module in network.modules():
         if isinstance(module, ConvUnit | StridedConv) and isinstance(module.norm, nn.Identity):

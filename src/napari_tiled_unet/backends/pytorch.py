@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from napari_tiled_unet.backends.bands import compute_in_bands
-from napari_tiled_unet.backends.fusing import can_fuse, fold_norms, fuse_convolutions
+from napari_tiled_unet.backends.fusing import can_fuse, fold_norms, fuse_layers
 from napari_tiled_unet.backends.interface import Prepared, Tiles
 from napari_tiled_unet.backends.streaming import Stream
 from napari_tiled_unet.errors import MemoryBudgetError
@@ -43,7 +43,7 @@ class TorchBackend:
         self._network = self._copy()
         self._onednn = True
         if self._device.type == "cpu" and can_fuse(ndim, self._dtype):
-            fuse_convolutions(self._network)
+            fuse_layers(self._network)
 
     def _copy(self) -> Network:
         original = self._original()

@@ -172,18 +172,9 @@ def _joined(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return tensors[0].new_empty(shape)
 
 
-def _convolved(
-    x: Tensor,
-    weight: Tensor,
-    _: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-) -> Tensor:
+def _convolved(x: Tensor, weight: Tensor, _: Tensor | None, *where: Any) -> Tensor:
     """Return what a convolution gives, without numbers."""
+    stride, padding, dilation, transposed, output_padding, groups = where
     spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
     given = zip(x.shape[2:], spans, stride, padding, output_padding, strict=True)
     if transposed:
