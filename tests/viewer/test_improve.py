@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from napari_tiled_unet.errors import FileError, ImageError, ModelError
 from napari_tiled_unet.image import Image, image_from_array
 from napari_tiled_unet.lazy import Part
-from napari_tiled_unet.model import load_model, save_model
+from napari_tiled_unet.model import find_model, load_model, save_model
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.segmentation import segment
 from napari_tiled_unet.viewer.correction import (
@@ -291,22 +291,28 @@ class TestScale:
 class TestTaking:
     def test_the_old_one_is_kept_beside(self, folder: Path) -> None:
         before = (folder / "mine.safetensors").read_bytes()
-        assert "kept as mine.safetensors.old" in take("mine", blob_model(name="other", object_size=3.0))
+        assert "kept as mine.safetensors.old" in take(find_model("mine"), blob_model(name="other", object_size=3.0))
         assert (folder / "mine.safetensors.old").read_bytes() == before
         assert load_model("mine").spec.object_size == 3.0
         assert load_model("mine").spec.name == "mine"
 
     def test_a_folder_of_models_need_not_be_there_yet(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TILED_UNET_MODELS", str(folder / "new" / "models"))
-        take("nuclei", blob_model())
+        take(find_model("nuclei"), blob_model())
         assert load_model("nuclei-improved").spec.object_size == 10.0
         monkeypatch.setenv("TILED_UNET_MODELS", str(folder / "mine.safetensors"))
-        for refused in (lambda: candidate_path("nuclei"), lambda: take("nuclei", blob_model())):
+        for refused in (lambda: candidate_path(find_model("nuclei")), lambda: take(find_model("nuclei"), blob_model())):
             with pytest.raises(FileError, match=r"cannot be made .*choose another folder of models"):
                 refused()
 
+    def test_the_old_one_may_be_gone(self, folder: Path) -> None:
+        old = find_model("mine")
+        old.unlink()
+        assert take(old, blob_model()) == "'mine' is the new model now"
+        assert load_model("mine").spec.name == "mine"
+
     def test_a_bundled_one_stays(self, folder: Path) -> None:
-        assert taken_path("nuclei") == folder / "nuclei-improved.safetensors"
+        assert taken_path(find_model("nuclei")) == folder / "nuclei-improved.safetensors"
 
 
 def test_correct_improve_compare_take(viewer: Viewer, folder: Path, qtbot: Any) -> None:
@@ -448,7 +454,7 @@ def test_a_model_that_changed_since_the_run_is_refused(viewer: Viewer, folder: P
     viewer.add_image(PLANE, name="cells")
     widget = ran_and_improving(viewer, qtbot)
     assert "no label was changed" in improved(widget, qtbot)
-    take("mine", biased(name="mine"))
+    take(find_model("mine"), biased(name="mine"))
     assert "model 'mine' has changed since this run" in improved(widget, qtbot)
     assert "segment the image again" in widget.status
     assert widget.compared is None

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.errors import FileError, ImageError, ModelError, TiledUnetError
-from napari_tiled_unet.model import bundled_folder, find_model, save_model, user_folder
+from napari_tiled_unet.model import bundled_folder, save_model, user_folder
 from napari_tiled_unet.region import Region
 
 if TYPE_CHECKING:
@@ -275,15 +275,15 @@ def _as_stacks(labels: Labels) -> list[Labels]:
     return list(labels.reshape(-1, *labels.shape[-3:])) if labels.ndim > 3 else [labels]
 
 
-def candidate_path(name: str) -> Path:
-    """Return where a new model waits until it is taken; no list of models shows it.
+def candidate_path(model: Path) -> Path:
+    """Return where what becomes of a model's file waits until it is taken; no list of models shows it.
 
     Raises
     ------
     FileError
         If there can be no such folder.
     """
-    return _made(user_folder() / "candidates") / f"{find_model(name).stem}.safetensors"
+    return _made(user_folder() / "candidates") / f"{model.stem}.safetensors"
 
 
 def _made(folder: Path) -> Path:
@@ -297,25 +297,24 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def taken_path(name: str) -> Path:
-    """Return the file of the model that a new one becomes: the old one's, or for a bundled one a file beside it."""
-    path = find_model(name)
-    if path.parent == bundled_folder():
-        return user_folder() / f"{path.stem}-improved.safetensors"
-    return path
+def taken_path(old: Path) -> Path:
+    """Return the file that a new model becomes: the old one's, or for a bundled one a file of the user's."""
+    if old.parent == bundled_folder():
+        return user_folder() / f"{old.stem}-improved.safetensors"
+    return old
 
 
-def take(name: str, model: Model) -> str:
-    """Put a new model in the place of the old, which is kept beside it; return what was done.
+def take(old: Path, model: Model) -> str:
+    """Put a new model in the place of the old file, which is kept beside it; return what was done.
 
-    A bundled model stays; the new one gets a name of its own.
+    A bundled model stays; the new one gets a name of its own. The old file may be gone by then.
 
     Raises
     ------
     FileError
         If it cannot be written.
     """
-    path = taken_path(name)
+    path = taken_path(old)
     _made(path.parent)
     kept = ""
     if path.exists():

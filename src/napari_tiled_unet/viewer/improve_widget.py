@@ -207,7 +207,7 @@ class ImproveWidget(Container[Widget]):
                 device=preferred.device,
                 memory=preferred.memory or None,
             )
-            lesson = Lesson(None, None, options, candidate_path(str(path)), overwrite=True)
+            lesson = Lesson(None, None, options, candidate_path(path), overwrite=True)
             watch = watch_layer(self._viewer, source, axes, ran.level)
         except TiledUnetError as error:
             self._line.value = str(error)
@@ -269,6 +269,7 @@ class ImproveWidget(Container[Widget]):
 
     def _end(self) -> None:
         assert self._run is not None
+        assert self._improved is not None
         ended, self._run = self._run, None
         if ended.cancelled or self.compared is None:
             self.compared = None
@@ -276,17 +277,17 @@ class ImproveWidget(Container[Widget]):
             if ended.lesson.out is not None:
                 drop(ended.lesson.out)
         else:
-            place = taken_path(str(self._improved))
+            place = taken_path(self._improved)
             self._line.value = f"{self.compared.text}. Taken, it would be {place.stem!r}"
         self._refresh()
 
     def take(self) -> None:
         """Put the new model in the place of the old."""
-        if self.compared is None:
+        if self.compared is None or self._improved is None:
             return
         use_model_folder(read_preferences())
         try:
-            self._line.value = take(str(self._improved), self.compared.model)
+            self._line.value = take(self._improved, self.compared.model)
         except TiledUnetError as error:
             tell(error)
             return
