@@ -119,6 +119,47 @@ def test_maps_are_saved_when_asked_for(images: Path, tmp_path: Path) -> None:
     assert maps.data.dtype == np.float32
 
 
+def test_maps_are_replaced_only_with_overwrite(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["segment", str(images / "a.ome.tif"), "--model", "blobs", "--save-maps", "--json"]
+    (images / "a_maps.ome.tif").write_bytes(b"precious")
+    assert cli.run(command) == cli.FAILED
+    assert "its labels do not; --overwrite replaces it" in capsys.readouterr().out
+    assert (images / "a_maps.ome.tif").read_bytes() == b"precious"
+    assert not (images / "a_labels.ome.tif").exists()
+    assert cli.run([*command, "--overwrite"]) == cli.DONE
+    assert read_image(images / "a_maps.ome.tif").axes == "cyx"
+
+
+def test_maps_of_a_part_lie_where_its_labels_do(images: Path) -> None:
+    command = ["segment", str(images / "a.ome.tif"), "--model", "blobs", "--save-maps", "--region", "y=8:40,x=4:60"]
+    assert cli.run(command) == cli.DONE
+    places = []
+    for kind in ("labels", "maps"):
+        with tifffile.TiffFile(images / f"a_{kind}.ome.tif") as file:
+            planes = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]["Plane"]
+        places += [(p["PositionX"], p["PositionY"]) for p in (planes if isinstance(planes, list) else [planes])]
+    assert places == [(1.0, 4.0)] * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_whatever_is_wrong_with_a_file_costs_it_alone(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "aa.tif").symlink_to(images / "aa.tif")
+    long = images / f"{'n' * 300}.tif"
+    given = [images / "a.ome.tif", images / "aa.tif", long, images / "b.ome.tif"]
+    assert cli.run(["segment", *map(str, given), "--model", "blobs", "--json"]) == cli.FAILED
+    report = json.loads(capsys.readouterr().out)
+    assert [file["state"] for file in report["files"]] == ["done", "failed", "failed", "done"]
+
+
+def test_a_terminal_that_cannot_show_a_name_does_not_end_a_run(images: Path, model_folder: Path) -> None:
+    (images / "a.ome.tif").rename(images / "\u7d30\u80de.tif")
+    there = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    command = [*OURS, "segment", str(images), "--model", "blobs"]
+    done = subprocess.run(command, env=there, capture_output=True, check=False)
+    assert done.returncode == cli.DONE, done.stderr
+    assert b"\\u7d30" in done.stdout
+
+
 def test_existing_results_are_kept_unless_overwritten(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["segment", str(images / "a.ome.tif"), "--model", "blobs", "--json"]
     assert cli.run(command) == cli.DONE

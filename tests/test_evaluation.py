@@ -274,7 +274,9 @@ def test_an_image_beside_its_corrected_labels_is_no_truth(tmp_path: Path) -> Non
     tifffile.imwrite(tmp_path / "truth" / "a.tif", true.astype(np.float32))
     (tmp_path / "truth" / "._a_labels.ome.tif").write_bytes(b"hidden")
     (tmp_path / "found" / "._a_labels.ome.tif").write_bytes(b"hidden")
-    assert evaluate(tmp_path / "found", tmp_path / "truth").scores == evaluate(predicted, true).scores
+    done = evaluate(tmp_path / "found", tmp_path / "truth")
+    assert done.scores == evaluate(predicted, true).scores
+    assert (done.not_predicted, done.not_true) == ((), ())
 
 
 def test_two_truths_of_one_result_are_refused(tmp_path: Path) -> None:
@@ -291,7 +293,44 @@ def test_results_and_truths_may_share_a_folder(tmp_path: Path) -> None:
     predicted, true = scene()
     write_labels(tmp_path / "a_labels.ome.tif", predicted, "yx")
     write_labels(tmp_path / "a.tif", true, "yx")
-    assert evaluate(tmp_path, tmp_path).scores == evaluate(predicted, true).scores
+    done = evaluate(tmp_path, tmp_path)
+    assert done.scores == evaluate(predicted, true).scores
+    assert (done.not_predicted, done.not_true) == ((), ())
+
+
+def test_files_without_a_partner_are_told(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    found, truth = folders
+    (found / "b_labels.tif").rename(found / "other_labels.tif")
+    assert cli.run(["evaluate", str(found), str(truth), "--json"]) == 1
+    told = capsys.readouterr()
+    done = json.loads(told.out)
+    assert (done["not_predicted"], done["not_true"]) == (["b.tif"], ["other_labels.tif"])
+    assert "1 not scored, without predicted labels: b.tif" in told.err
+    (truth / "b.tif").unlink()
+    assert cli.run(["evaluate", str(found), str(truth)]) == cli.DONE
+    assert "1 not scored, without true labels: other_labels.tif" in capsys.readouterr().err
+
+
+def test_a_time_series_is_scored_frame_by_frame(tmp_path: Path) -> None:
+    _, frame = scene()
+    true = np.stack([frame, frame])
+    # As a run numbers them: each object once over all frames.
+    predicted = np.stack([frame, np.where(frame, frame + frame.max(), 0)])
+    for name, labels in (("found", predicted), ("truth", true)):
+        (tmp_path / name).mkdir()
+        write_labels(tmp_path / name / "a.ome.tif", labels, "tyx")
+    done = evaluate(tmp_path / "found", tmp_path / "truth")
+    assert [image.name for image in done.images] == ["t=0 of a.ome.tif", "t=1 of a.ome.tif"]
+    assert done.scores["AP"] == done.scores["F1"] == 1
+    stacks = evaluate(Image(predicted[:, None], "tzyx"), Image(true[:, None], "tzyx"))
+    assert stacks.scores["true objects"] == 2 * (len(np.unique(frame)) - 1)
+    with pytest.raises(ImageError, match=r"have axes 'tyx', true ones .* 'zyx'; say which they are"):
+        evaluate(Image(predicted, "tyx"), Image(true, "zyx"))
+    with pytest.raises(ImageError, match=r"shape \(1, .* of the same image"):
+        evaluate(Image(predicted[:1], "tyx"), Image(true, "tyx"))
+    faults = tmp_path / "faults"
+    cli.run(["evaluate", str(tmp_path / "found"), str(tmp_path / "truth"), "--faults", str(faults)])
+    assert len(list(faults.iterdir())) == 2
 
 
 def test_the_command_writes_faults_of_names_with_dots(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_wrong_spacing_is_refused(spacing: Any) -> None:
 
 @pytest.mark.parametrize(
     ("units", "expected"),
-    [("nm", 0.002), ("nanometer", 0.002), ("µm", 2.0), ("Micron", 2.0), ("mm", 2000.0), ("meter", 2e6), ("cm", 2e4)],
+    [("nm", 0.002), ("nanometers", 0.002), ("µm", 2.0), ("Micron", 2.0), ("mm", 2000.0), ("meter", 2e6), ("cm", 2e4)],
 )
 def test_lengths_become_micrometres(units: str, expected: float) -> None:
     image = Image(np.zeros((4, 5)), "yx", (2.0, 2.0), units)

@@ -315,3 +315,9 @@ def test_kept_maps_may_be_a_part_of_something_larger() -> None:
     maps = list(events)[-1].maps
     assert np.shares_memory(maps, room)
     np.testing.assert_array_equal(maps[:, 1], list(iter_segment(PLANE[::-1], "blobs", keep_maps=True))[-1].maps)
+
+
+def test_a_rescaled_frame_that_does_not_fit_is_refused_at_once() -> None:
+    wrong = r"become \(56000, 72000\) and need .* GiB may be used; is the voxel size of .* right"
+    with pytest.raises(MemoryBudgetError, match=wrong):
+        segment(PLANE, "blobs", object_size=0.01, memory=1)

@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -209,16 +210,26 @@ class _Batch:
                 return result
             if labels.resolve() == image.resolve():
                 raise FileError(f"the labels would replace the image {str(image)!r}; name another file or folder")
-            if labels.exists() and not self.overwrite:
+            if not self.overwrite and (there := [path for path in self._outputs(labels) if path.exists()]):
+                if labels not in there:
+                    raise FileError(f"{str(there[0])!r} exists and its labels do not; --overwrite replaces it")
                 result.state, result.error = "skipped", "result exists; --overwrite replaces it"
                 return result
             yield from self._work(image, labels, result)
             result.state = "done"
         except (TiledUnetError, MemoryError) as error:
             result.error = str(error) or "out of memory; take a smaller tile"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other files are done and reported
+            result.error = f"{type(error).__name__}: {error}"
         finally:
             result.seconds = round(time.perf_counter() - started, 3)
         return result
+
+    def _outputs(self, labels: Path) -> list[Path]:
+        """Return the files that a run writes: labels, and maps and their spread where they are asked for."""
+        maps = [maps_path(labels)] if self.save_maps else []
+        spread = [maps_path(labels, spread=True)] if self.save_maps and self.options.flips else []
+        return [labels, *maps, *spread]
 
     def _work(self, image: Path, labels: Path, result: FileResult) -> Generator[Event, None, None]:
         from napari_tiled_unet.io import require_writable
@@ -242,11 +253,11 @@ class _Batch:
         size, provenance = (done.spacing, done.units), done.provenance
         if done.maps is not None:
             names = self.model.spec.target.channels
+            written = partial(write_maps, offset=(0, *done.offset), description=provenance, overwrite=self.overwrite)
             axes = f"c{done.axes}"
-            write_maps(maps_path(labels), done.maps, axes, names, *size, description=provenance, overwrite=True)
+            written(maps_path(labels), done.maps, axes, names, *size)
             if done.spread is not None:
-                path, spread = maps_path(labels, spread=True), done.spread[None]
-                write_maps(path, spread, axes, ("spread",), *size, description=provenance, overwrite=True)
+                written(maps_path(labels, spread=True), done.spread[None], axes, ("spread",), *size)
         # Last, so that labels that exist mean that all of the image is done.
         write_labels(
             labels,

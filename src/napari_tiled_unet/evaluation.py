@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.image import Image
 from napari_tiled_unet.io import read_image
 from napari_tiled_unet.metrics import THRESHOLDS, AveragePrecision, boundary_f_score, consecutive, match_objects
-from napari_tiled_unet.pairing import pair_label_files
+from napari_tiled_unet.pairing import Pairing, pair_label_files
 
 Labels = npt.NDArray[Any]
 
@@ -52,16 +52,22 @@ class Evaluation:
         Pooled over all objects (AP, F1, panoptic quality), or over all voxels (Dice, IoU of classes);
         means over the images for what is left.
     images : tuple of ImageEvaluation
-        Each image on its own.
+        Each image on its own; of a time series each frame.
+    not_predicted, not_true : tuple of str
+        Names of files that have no partner among the others, and are not scored.
     """
 
     scores: dict[str, float]
     images: tuple[ImageEvaluation, ...]
+    not_predicted: tuple[str, ...] = ()
+    not_true: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything that JSON can hold: scores and faults, no arrays."""
         return {
             "scores": self.scores,
+            "not_predicted": list(self.not_predicted),
+            "not_true": list(self.not_true),
             "images": [
                 {
                     "name": image.name,
@@ -92,6 +98,7 @@ def evaluate(
     ----------
     predicted, true : array, Image, path, or a sequence of those
         Integer labels on the same grid, of one channel, 0 is background; or a folder each, paired by name.
+        Images with a time axis, of files too, are scored frame by frame.
     target : {"objects", "classes"}
         Whether a number is one object, or a class.
     classes : sequence of str
@@ -123,17 +130,21 @@ def evaluate(
     """
     if target not in ("objects", "classes"):
         raise OptionsError(f"target={target!r} is unknown; it must be 'objects' or 'classes'")
-    pairs = _pairs(predicted, true)
+    pairing = Pairing(())
+    if isinstance(predicted, str | Path) and isinstance(true, str | Path):
+        pairing = pair_label_files(true, predicted)
+        pairs = [pair for t, p in pairing.matched for pair in _frames(p.name, read_image(p), read_image(t))]
+    else:
+        pairs = _pairs(predicted, true)
     if target == "classes":
-        return _evaluate_classes(pairs, classes, tolerance)
-    return _evaluate_objects(pairs, thresholds, tolerance)
+        done = _evaluate_classes(pairs, classes, tolerance)
+    else:
+        done = _evaluate_objects(pairs, thresholds, tolerance)
+    lonely = [tuple(path.name for path in paths) for paths in (pairing.without_labels, pairing.without_image)]
+    return replace(done, not_predicted=lonely[0], not_true=lonely[1])
 
 
 def _pairs(predicted: Any, true: Any) -> list[tuple[str, Labels, Labels]]:
-    paths = (str, Path)
-    if isinstance(predicted, paths) and isinstance(true, paths):
-        matched = pair_label_files(true, predicted).matched
-        return [(p.name, *_same_grid(read_image(p), read_image(t))) for t, p in matched]
     many = isinstance(predicted, list | tuple)
     if many != isinstance(true, list | tuple):
         raise ImageError(
@@ -142,7 +153,30 @@ def _pairs(predicted: Any, true: Any) -> list[tuple[str, Labels, Labels]]:
     left, right = (predicted, true) if many else ([predicted], [true])
     if len(left) != len(right) or not left:
         raise ImageError(f"{len(left)} predictions for {len(right)} truths; give one for each")
-    return [(f"image {i}", *_same_grid(p, t)) for i, (p, t) in enumerate(zip(left, right, strict=True))]
+    both = enumerate(zip(left, right, strict=True))
+    return [pair for i, (p, t) in both for pair in _frames(f"image {i}", p, t)]
+
+
+def _frames(name: str, predicted: Any, true: Any) -> list[tuple[str, Labels, Labels]]:
+    """Return the frames of a time series: a number is one object in its frame, as often as it comes again."""
+    predicted, true = (read_image(x) if isinstance(x, str | Path) else x for x in (predicted, true))
+    if not isinstance(predicted, Image) or not isinstance(true, Image):
+        return [(name, *_same_grid(predicted, true))]
+    p, t = predicted.axes.replace("c", ""), true.axes.replace("c", "")
+    if p != t:
+        raise ImageError(
+            f"predicted labels {predicted.name!r} have axes {p!r}, true ones {true.name!r} {t!r}; "
+            "say which they are with axes when you read them, or save both with the same"
+        )
+    if "t" not in p:
+        return [(name, *_same_grid(predicted, true))]
+    series = [np.moveaxis(_array(x, which), p.index("t"), 0) for x, which in ((predicted, "predicted"), (true, "true"))]
+    if series[0].shape != series[1].shape:
+        raise ImageError(
+            f"predicted labels have shape {series[0].shape}, true ones {series[1].shape}; "
+            "they must be of the same image"
+        )
+    return [(f"t={i} of {name}", *_same_grid(*both)) for i, both in enumerate(zip(*series, strict=True))]
 
 
 def _same_grid(predicted: Any, true: Any) -> tuple[Labels, Labels]:

@@ -366,7 +366,8 @@ def luminance(image: Image) -> Image:
 
 def micrometres_per(unit: str) -> float | None:
     """Return how many micrometres a unit is, by its name or symbol; None if it is no known length."""
-    return _MICROMETRES.get(unit.strip().lower())
+    name = unit.strip().lower()
+    return _MICROMETRES.get(name, _MICROMETRES.get(name.removesuffix("s")))
 
 
 def _check_array(data: Any, name: str) -> None:

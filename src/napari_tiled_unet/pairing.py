@@ -95,15 +95,14 @@ def pair_label_files(true: str | Path, predicted: str | Path) -> Pairing:
     claims: dict[Path, list[Path]] = {}
     for truth, found in pairing.matched:
         claims.setdefault(found, []).append(truth)
-    matched, lonely = [], [*pairing.without_labels]
+    matched = []
     for found, truths in claims.items():
         # An image may lie beside its truth: the file of the very same name is what is meant.
         meant = [t for t in truths if stem_of(t) == stem_of(found)] or truths
         if len(meant) > 1:
             raise FileError(f"{_names(meant)} all claim to be the truth of {found.name}; keep one of them there")
         matched.append((meant[0], found))
-        lonely += [t for t in truths if t not in meant]
-    return Pairing(tuple(matched), tuple(lonely), pairing.without_image)
+    return Pairing(tuple(matched), pairing.without_labels, pairing.without_image)
 
 
 def _check_existence(*paths: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from napari_tiled_unet.evaluation import Evaluation
 
 _SHOWN_FAULTS = 20
+_SHOWN_FILES = 5
 
 
 def run_evaluation(
@@ -39,7 +41,7 @@ def run_evaluation(
     Returns
     -------
     int
-        0.
+        0, or 1 if a true file has no prediction.
 
     Raises
     ------
@@ -61,7 +63,11 @@ def run_evaluation(
         print(json.dumps(done.to_dict(), indent=2))
     else:
         _print_table(done)
-    return 0
+    for names, lack in ((done.not_predicted, "predicted labels"), (done.not_true, "true labels")):
+        if names:
+            shown = ", ".join(names[:_SHOWN_FILES]) + (", ..." if len(names) > _SHOWN_FILES else "")
+            print(f"tiled-unet: {len(names)} not scored, without {lack}: {shown}", file=sys.stderr)
+    return 1 if done.not_predicted else 0
 
 
 def _write_faults(done: Evaluation, folder: Path) -> None:

@@ -180,6 +180,8 @@ def _run(
     device = choose_device(options.device, options.backend)
     dtype = choose_precision(options.precision, device)
     budget = memory_budget(options.memory, device)
+    if grid.differs:
+        _check_rescaled_fits(grid, source, len(spec.channels), len(spec.target.channels), budget)
     choice = first_choice(grid.network, model, options, dtype, budget, device.type, live=wishes.live)
     if choice.caution:
         yield Notice(choice.caution, caution=True)
@@ -344,6 +346,18 @@ def _check_results_fit(shape: tuple[int, ...], n_maps: int) -> None:
         raise MemoryBudgetError(
             f"the result of shape {shape} needs {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free; "
             "segment part of the image at a time, or do not keep the maps"
+        )
+
+
+def _check_rescaled_fits(grid: Grid, source: Image, n_channels: int, n_maps: int, budget: int) -> None:
+    """Refuse a rescaled frame that is larger than the image's and does not fit beside its maps."""
+    # The frame in single, the maps in half precision.
+    needed = math.prod(grid.network) * (4 * n_channels + 2 * n_maps)
+    if math.prod(grid.network) > math.prod(grid.image) and needed > budget:
+        raise MemoryBudgetError(
+            f"rescaled to the model, frames of {grid.image} voxels become {grid.network} and need {needed / GIB:.1f} "
+            f"GiB, {budget / GIB:.1f} GiB may be used; is the voxel size of {source.name!r} right ({source.spacing}), "
+            "and the object size, in voxels? Give spacing or object_size, spacing='none', or a part of the image"
         )
 
 

@@ -157,7 +157,8 @@ def image_files(paths: Iterable[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         try:
             files += [path] if not path.is_dir() or is_zarr(path) else filter(_is_listed, sorted(path.iterdir()))
-        except PermissionError:
+        except (OSError, RuntimeError):
+            # A name that is too long, or links in a circle, which Python before 3.13 calls a RuntimeError.
             files.append(path)
     return files
 
@@ -172,5 +173,5 @@ def _is_listed(path: Path) -> bool:
         return False
     try:
         return path.is_file() or is_zarr(path)
-    except PermissionError:
+    except (OSError, RuntimeError):
         return True

@@ -94,6 +94,7 @@ def write_maps(
     spacing: Sequence[float] | None = None,
     units: str = "micrometer",
     *,
+    offset: Sequence[int] = (),
     description: dict[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -101,7 +102,7 @@ def write_maps(
 
     Parameters
     ----------
-    path, axes, spacing, units, description, overwrite
+    path, axes, spacing, units, offset, description, overwrite
         As for :func:`write_labels`; ``axes`` has ``c``.
     maps : numpy.ndarray
         Float maps.
@@ -119,9 +120,9 @@ def write_maps(
             f"{len(channel_names)} channel names {tuple(channel_names)} for maps of shape {maps.shape} and axes "
             f"{axes!r}; give one for each voxel of the axis 'c'"
         )
-    channels = {"Channel": {"Name": list(channel_names)}}
+    more = {"Channel": {"Name": list(channel_names)}, **_positions(axes, maps.shape, offset, spacing, units)}
     data = maps.astype(np.float32, copy=False)
-    _write_ome(Path(path), data, axes, spacing, units, description, overwrite, channels)
+    _write_ome(Path(path), data, axes, spacing, units, description, overwrite, more)
 
 
 def _write_ome(
