@@ -169,3 +169,12 @@ def test_wrong_input_is_refused() -> None:
     for score in (dice, iou, boundary_f_score):
         with pytest.raises(ImageError, match="shapes"):
             score(boxes(), boxes()[:, :5])
+
+
+def test_borders_of_objects_with_large_numbers_are_seen() -> None:
+    true = np.kron(np.array([[1, 2], [3, 4]], np.uint64), np.ones((8, 8), np.uint64))
+    merged = np.where(true == 2, 1, true).astype(np.uint64)
+    far = np.uint64(2**60)
+    expected = boundary_f_score(merged, true)
+    assert expected < 1
+    assert boundary_f_score(merged + far, true + far) == expected

@@ -247,3 +247,12 @@ def test_a_name_may_have_a_dot(model_file: Path, monkeypatch: pytest.MonkeyPatch
     assert "tiny-v1.2" in [entry.name for entry in list_models()]
     assert find_model("tiny-v1.2") == dotted
     assert find_model(dotted) == dotted
+
+
+def test_half_precision_keeps_what_would_be_infinite(tmp_path: Path) -> None:
+    model = blob_model()
+    key = next(name for name, value in model.network.state_dict().items() if value.is_floating_point())
+    model.network.state_dict()[key].fill_(1e6)
+    save_model(model, tmp_path / "large.safetensors", half=True)
+    stored = load_model(tmp_path / "large.safetensors").network.state_dict()[key]
+    assert float(stored.max()) == 1e6

@@ -22,6 +22,8 @@ from napari_tiled_unet.normalise import Normalisation
 from napari_tiled_unet.targets import Target
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from napari_tiled_unet.networks.zoo import Network
 
 FORMAT_VERSION = 1
@@ -335,6 +337,12 @@ def stored_half(path: str | Path) -> bool:
         return any(file.get_slice(key).get_dtype() == "F16" for key in file.keys())  # noqa: SIM118 - it is no dict
 
 
+def _halved(weight: Tensor) -> Tensor:
+    """Return numbers in half precision where they stay finite."""
+    half = weight.half() if weight.is_floating_point() else weight
+    return half if bool(half.isfinite().all()) else weight
+
+
 def save_model(model: Model, path: str | Path, *, overwrite: bool = False, half: bool = False) -> None:
     """Write a model as one ``.safetensors`` file, beside first and then renamed.
 
@@ -367,7 +375,7 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False, half:
     spec = model.spec.model_copy(update={"package_version": __version__})
     weights = {key: value.detach().cpu().contiguous() for key, value in model.network.state_dict().items()}
     if half:
-        weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+        weights = {key: _halved(value) for key, value in weights.items()}
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         beside.write_bytes(save(weights, metadata={_KEY: spec.model_dump_json(), "format": "pt"}))

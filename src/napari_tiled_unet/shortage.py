@@ -21,6 +21,9 @@ _SIGNS = (
     "cannot allocate memory",
     "failed to allocate",
     "bad_alloc",
+    # CUBLAS_STATUS_ALLOC_FAILED and the like, CUDNN_STATUS_..._ALLOCATION_FAILED.
+    "alloc_failed",
+    "allocation_failed",
     # What oneDNN's fused convolutions say when their scratch memory is not there.
     "could not create a primitive",
 )

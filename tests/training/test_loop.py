@@ -170,6 +170,16 @@ def test_an_interrupt_keeps_what_a_cancel_keeps(tmp_path: Path, monkeypatch: pyt
     assert same(weights(out), weights(whole))
 
 
+def test_a_resumed_run_replaces_a_model_that_was_never_judged(tmp_path: Path) -> None:
+    out, late = tmp_path / "model.safetensors", {**SMALL, "steps": 8, "validate_every": 1000}
+    for resume, last in ((False, 2), (True, 5)):
+        events = iter_train(*scenes(3), out=out, resume=resume, **late)
+        for event in events:
+            if isinstance(event, StepDone) and event.step == last:
+                events.close()
+        assert load_model(out).spec.training["steps"] == last
+
+
 def test_an_interrupt_within_a_step_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, whole = tmp_path / "interrupted.safetensors", tmp_path / "whole.safetensors"
     average = state.State.average

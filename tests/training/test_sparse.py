@@ -20,7 +20,7 @@ from napari_tiled_unet.training.augmentation import Augmenter
 from napari_tiled_unet.training.examination import examined, object_scores
 from napari_tiled_unet.training.grounds import survey_pairs
 from napari_tiled_unet.training.pairs import Pair
-from napari_tiled_unet.training.patches import Patches
+from napari_tiled_unet.training.patches import Patches, parted
 from napari_tiled_unet.training.survey import blocks, meaning, survey
 from tests.training.scenes import SMALL, scene, scenes
 
@@ -200,3 +200,27 @@ def test_large_grounds_are_examined_around_their_labels(monkeypatch: pytest.Monk
     parts = examined(ground, (16, 16))
     assert 1 <= len(parts) <= 4
     assert all((labels[part.box] > 0).any() for part in parts)
+
+
+def test_a_large_ground_without_objects_is_examined_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_tiled_unet.training.examination._LARGE", 1000)
+    noise = np.random.default_rng(0).random((200, 160), np.float32)
+    blank = Pair(Image(noise, "yx"), Image(np.zeros((200, 160), np.uint8), "yx"))
+    image, labels = scene((64, 64), count=1, radius=8, seed=3)
+    pairs = [Pair(Image(image, "yx"), Image(labels, "yx")), blank]
+    grounds = [
+        g for all_of in survey_pairs(pairs, "yx", Normalisation(), sparse=False, channels=None, told=[]) for g in all_of
+    ]
+    parts = examined([g for g in grounds if not g.survey.objects], (16, 16))
+    assert len(parts) == 8
+    assert (parts[0].box[0].start, parts[-1].box[0].stop) == (0, 200)
+
+
+def test_slices_are_examined_as_they_are_taught() -> None:
+    bent = np.zeros((3, 20, 20), np.uint8)
+    bent[:, 4:16, 4:7] = bent[:, 4:16, 12:15] = 1
+    ground = survey_pairs(
+        [Pair(Image(bent, "zyx"), Image(bent, "zyx"))], "yx", Normalisation(), sparse=False, channels=None, told=[]
+    )[0][0]
+    labels = ground.labels.read(box=ground.box)[0].astype(np.int32)
+    assert set(np.unique(parted(labels, ground))) == {0, 1, 2}

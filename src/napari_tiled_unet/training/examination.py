@@ -17,6 +17,7 @@ from napari_tiled_unet.planning import choose_tiles
 from napari_tiled_unet.predict import iter_predict
 from napari_tiled_unet.runtime import Runner
 from napari_tiled_unet.training.grounds import Ground
+from napari_tiled_unet.training.patches import parted
 from napari_tiled_unet.training.survey import Box, meaning
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ class Examiner:
                 return self.plan.target.decode(done.value, SegmentOptions())
 
     def _truth(self, ground: Ground) -> npt.NDArray[np.int32]:
-        return meaning(ground.labels.read(box=ground.box)[0], sparse=self.sparse)
+        truth = meaning(ground.labels.read(box=ground.box)[0], sparse=self.sparse)
+        # As it is taught.
+        return parted(truth, ground) if self.plan.target.kind == "objects" else truth
 
 
 def object_scores(
@@ -131,15 +134,20 @@ def examined(grounds: Sequence[Ground], patch: Sequence[int]) -> tuple[Ground, .
 
 
 def _boxes(ground: Ground, patch: Sequence[int]) -> list[Box]:
-    """Return boxes of a grid that hold labels, those with most objects first."""
+    """Return boxes of a grid that hold labels, those with most objects first; without objects some from end to end."""
     sides = [min(n, _PATCHES * p) for n, p in zip(ground.shape, patch, strict=True)]
     counts: dict[tuple[int, ...], int] = {}
     for value in ground.survey.objects:
         for place in ground.survey.places.get(value, ()):
             cell = tuple(int(p - b.start) // s for p, b, s in zip(place, ground.box, sides, strict=True))
             counts[cell] = counts.get(cell, 0) + 1
+    cells = sorted(counts, key=lambda c: (-counts[c], c))[:_PLACES]
+    if not cells:
+        # Nothing is to be found here, and what is found is wrong.
+        grid = list(np.ndindex(*(-(-n // s) for n, s in zip(ground.shape, sides, strict=True))))
+        cells = [grid[i] for i in np.linspace(0, len(grid) - 1, min(_PLACES, len(grid))).astype(int)]
     boxes = []
-    for cell in sorted(counts, key=lambda c: (-counts[c], c))[:_PLACES]:
+    for cell in cells:
         starts = [b.start + c * s for b, c, s in zip(ground.box, cell, sides, strict=True)]
         boxes.append(tuple(slice(a, min(a + s, b.stop)) for a, s, b in zip(starts, sides, ground.box, strict=True)))
     return boxes

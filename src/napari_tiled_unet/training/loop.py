@@ -248,11 +248,12 @@ def learn(session: Session, batch: list[Tensor], rate: float) -> float:
     state.network.train()
     if options.freeze_encoder:
         state.network.encoder.eval()
+    drops = state.network.spec.dropout > 0 or state.network.spec.classification_guided
     with (
-        torch.random.fork_rng(enabled=state.network.spec.dropout > 0),
+        torch.random.fork_rng(enabled=drops),
         torch.autocast(device.type, session.dtype, enabled=session.dtype != torch.float32),
     ):
-        if state.network.spec.dropout > 0:
+        if drops:
             # What is dropped depends on the step alone, so that resuming drops the same.
             torch.manual_seed(options.seed * 1_000_003 + state.step)
         outputs = _outputs(state.network, image.contiguous(memory_format=layout))

@@ -99,9 +99,8 @@ class Patches:
         ground = self.grounds[int(rng.choice(len(self.grounds), p=self.probability))]
         start = self._start(ground, rng)
         region = read_region(ground, start, self.augment.patch, self.augment.margin, self.sparse, self.channels)
-        if not self.by_class and "z" not in ground.image.spatial and "z" in ground.image.image.axes:
-            # A slice may cut a bent object into several.
-            region = Patch(region.image, _connected(region.labels))
+        if not self.by_class:
+            region = Patch(region.image, parted(region.labels, ground))
         image, labels = self.augment(region.image, region.labels, int(rng.integers(2**31)))
         return Patch(image, labels)
 
@@ -188,8 +187,13 @@ def read_region(
     return Patch(image, labels)
 
 
-def _connected(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return labels whose objects each hang together; what is not labelled stays so."""
+def parted(labels: npt.NDArray[np.int32], ground: Ground) -> npt.NDArray[np.int32]:
+    """Return labels of a slice of a stack with a number per piece: it may cut a bent object into several.
+
+    Those of other grounds are returned as they are, and what is not labelled stays so.
+    """
+    if "z" in ground.image.spatial or "z" not in ground.image.image.axes:
+        return labels
     import cc3d
 
     parts = cc3d.connected_components(np.maximum(labels, 0), connectivity=4, out_dtype=np.uint32)

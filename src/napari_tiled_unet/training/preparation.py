@@ -123,7 +123,9 @@ def prepare(
         state.restore(saved)
     patches = _patches(parts.training, plan, options, channels)
     examiner = Examiner(examined(parts.validation, plan.patch), plan, options.sparse, channels, device, dtype, budget)
-    best = load_model(out) if saved is not None and out is not None and out.exists() else None
+    # A run that ended before its first validation left a model that was never judged.
+    judged = saved is not None and state.best_step > 0
+    best = load_model(out) if judged and out is not None and out.exists() else None
     return Session(
         options, plan, parts, state, patches, examiner, device, dtype, data, told, cautions, out, best
     )  # fmt: skip
