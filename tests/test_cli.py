@@ -160,6 +160,13 @@ def test_a_terminal_that_cannot_show_a_name_does_not_end_a_run(images: Path, mod
     assert b"\\u7d30" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs head")
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m napari_tiled_unet models --json | true"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (cli.DONE, b"")
+
+
 def test_existing_results_are_kept_unless_overwritten(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["segment", str(images / "a.ome.tif"), "--model", "blobs", "--json"]
     assert cli.run(command) == cli.DONE
