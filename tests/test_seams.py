@@ -74,6 +74,19 @@ def test_the_curve_is_the_difference_to_the_whole() -> None:
     assert point.max_map == pytest.approx(np.abs(whole - tiled).max(), abs=1e-6)
 
 
+def test_all_frames_count_at_every_overlap() -> None:
+    model, parts = blob_model(), [0, 0.2, 1]
+    calm, busy = np.zeros((1, 96, 90), np.float32), blobs((90, 90), [(y, x) for y in (15, 45) for x in (15, 45)])[None]
+    both = measure_seams(model, [calm, busy], parts=parts)
+    apart = [measure_seams(model, [frame], parts=parts) for frame in (calm, busy)]
+    assert len(both) == len(apart[0]) == len(apart[1]) == len(parts)
+    # One of the frames is done with at the first overlap.
+    assert apart[0][0].max_map == 0 < apart[1][0].voxels
+    for point, one, other in zip(both, *apart, strict=True):
+        changed = one.voxels * calm.size + other.voxels * busy.size
+        assert point.voxels == pytest.approx(changed / (calm.size + busy.size))
+
+
 def test_classes_have_a_curve_too() -> None:
     network = NETWORK
     spec = ModelSpec(

@@ -197,12 +197,14 @@ def measure_seams(
         shape = frame.shape[1:]
         whole = maps_of(frame, statistics, plan_tiles(shape, shape, (0,) * len(shape), stride))
         labels = target.decode(whole, options)
+        alike = False
         for tally in tallies:
             plan = plan_tiles(shape, _dense(tally.overlap, stride), tally.overlap, stride)
             if len(plan) > 1:
-                tiled = maps_of(frame, statistics, plan)
-                if tally.add(whole, tiled, labels, target.decode(tiled, options), target.kind == "objects"):
-                    break
+                # Where one overlap changes nothing larger ones need not be run, but the frame counts there too.
+                tiled = whole if alike else maps_of(frame, statistics, plan)
+                found = labels if alike else target.decode(tiled, options)
+                alike = tally.add(whole, tiled, labels, found, target.kind == "objects")
     points = tuple(tally.point() for tally in tallies if tally.voxels)
     if not points:
         raise OptionsError(
