@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from functools import partial
 from typing import Any
 
@@ -46,3 +48,19 @@ def test_an_error_is_an_answer_and_nothing_is_heard_after_the_end(qtbot: Any) ->
     qtbot.waitUntil(lambda: not latest.busy, timeout=10_000)
     latest.ask(lambda: 6, answers.append)
     assert len(answers) == 1
+
+
+def test_what_was_asked_about_goes_with_the_answer(viewer: Any, qtbot: Any) -> None:
+    class Layer:
+        pass
+
+    latest, layer, answers = Latest(), Layer(), list[Any]()
+    known = weakref.ref(layer)
+    latest.ask(partial(id, layer), partial(lambda _, result: answers.append(result), layer))
+    del layer
+    qtbot.waitUntil(lambda: not latest.busy, timeout=10_000)
+    qtbot.wait(50)
+    gc.collect()
+    assert len(answers) == 1
+    # napari keeps the worker itself for as long as it runs.
+    assert known() is None

@@ -287,6 +287,7 @@ class Latest:
     def __init__(self) -> None:
         self._worker: Any = None
         self._waiting: tuple[Callable[[], Any], Callable[[Any], None]] | None = None
+        self._answer: Callable[[Any], None] | None = None
         self._closed = False
 
     @property
@@ -301,17 +302,20 @@ class Latest:
         if self._worker is not None:
             self._waiting = work, answer
             return
-        self._worker = create_worker(_caught, work)
-        self._worker.returned.connect(lambda result: self._tell(answer, result))
+        # napari keeps every worker until it quits: what this one works on must not stay with it.
+        asked, self._answer = [work], answer
+        self._worker = create_worker(lambda: _caught(asked.pop()))
+        self._worker.returned.connect(self._tell)
         self._worker.finished.connect(self._next)
         self._worker.start()
 
     def close(self) -> None:
         """Ask nothing more, and hear of nothing any more."""
-        self._closed, self._waiting = True, None
+        self._closed, self._waiting, self._answer = True, None, None
 
-    def _tell(self, answer: Callable[[Any], None], result: tuple[Any]) -> None:
-        if not self._closed:
+    def _tell(self, result: tuple[Any]) -> None:
+        answer, self._answer = self._answer, None
+        if not self._closed and answer is not None:
             answer(result[0])
 
     def _next(self) -> None:
