@@ -22,7 +22,7 @@ from napari_tiled_unet.errors import TiledUnetError
 from napari_tiled_unet.options import SegmentOptions, readable_problems
 from napari_tiled_unet.train_options import TrainOptions
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
 app = App(
     name="tiled-unet",
@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # Who reads has enough, as ``head`` does; Python would try to write the rest at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = DONE
+        status = UNREAD
     sys.exit(status)
 
 

@@ -133,7 +133,7 @@ def evaluate(
     pairing = Pairing(())
     if isinstance(predicted, str | Path) and isinstance(true, str | Path):
         pairing = pair_label_files(true, predicted)
-        pairs = [pair for t, p in pairing.matched for pair in _frames(p.name, read_image(p), read_image(t))]
+        pairs = [pair for t, p in pairing.matched for pair in _frames(p.name, p, t)]
     else:
         pairs = _pairs(predicted, true)
     if target == "classes":
