@@ -2,7 +2,7 @@
 
 Nothing heavy is imported until a verb runs, so that ``--help`` answers at once.
 Exit status: 0 when all is done, 1 when a file failed, 2 when the command is wrong,
-130 when it was interrupted.
+130 when it was interrupted, 141 when whoever reads its output closed it.
 """
 
 from __future__ import annotations
