@@ -254,6 +254,26 @@ def test_the_image_border_is_no_object_border() -> None:
     assert np.isfinite(centre_map(np.ones((8, 8), int))).all()
 
 
+@BOTH
+def test_past_the_image_objects_run_on(ndim: int) -> None:
+    labels = ellipsoids(ndim, 5, count=6, side=24)
+    assert len(np.unique(labels[0])) > 1  # something is cut
+    beyond = np.pad(labels, 7)
+    outside = np.pad(np.zeros(labels.shape, bool), 7, constant_values=True)
+    inside = (slice(7, -7),) * ndim
+    here, there = centre_map(labels), centre_map(beyond, outside=outside)
+    # What lies past the image stands nearer to a slanting object than the image's end does, by a little.
+    assert np.abs(there[inside] - here).max() < 0.12
+    assert np.abs(centre_map(beyond)[inside] - here).max() > 0.3
+    assert not there[outside].any()
+    with pytest.raises(ImageError, match="outside has shape"):
+        centre_map(labels, outside=outside)
+
+
+def test_where_all_is_outside_nothing_runs_on() -> None:
+    assert not centre_map(np.zeros((5, 6), int), outside=np.ones((5, 6), bool)).any()
+
+
 def test_spacing_makes_the_centre_map_physical() -> None:
     labels = np.zeros((11, 33), int)
     labels[1:10, 3:30] = 1

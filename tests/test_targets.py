@@ -14,7 +14,7 @@ from skimage.morphology import ball
 
 from napari_tiled_unet.losses import soft_dice_loss, weighted_mean
 from napari_tiled_unet.options import SegmentOptions
-from napari_tiled_unet.targets import Classes, Objects, Target
+from napari_tiled_unet.targets import OUTSIDE, Classes, Objects, Target
 
 
 def touching_discs() -> np.ndarray:
@@ -148,3 +148,13 @@ def test_weighted_mean_and_dice() -> None:
     truth[..., :2] = 1
     assert soft_dice_loss(truth, truth, torch.ones_like(truth)) == 0
     assert soft_dice_loss(1 - truth, truth, torch.ones_like(truth)) == pytest.approx(16 / 17)
+
+
+def test_an_object_cut_by_the_image_has_one_centre_however_far_a_patch_reaches() -> None:
+    labels = np.zeros((32, 32), np.int32)
+    labels[10:22, :9] = 1
+    reaching = np.pad(labels, [(0, 0), (8, 0)], constant_values=OUTSIDE)[:, :32]
+    alone, beyond = Objects().encode(labels), Objects().encode(reaching)
+    np.testing.assert_allclose(beyond.maps[:, :, 8:], alone.maps[:, :, :24], atol=0.03)
+    assert not beyond.weight[..., :8].any()
+    assert beyond.weight[..., 8:].all()

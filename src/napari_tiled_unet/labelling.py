@@ -68,7 +68,9 @@ def classes_from_maps(probabilities: npt.NDArray[np.floating[Any]], background: 
     return labels
 
 
-def centre_map(labels: Labels, spacing: Sequence[float] | None = None) -> npt.NDArray[np.float32]:
+def centre_map(
+    labels: Labels, spacing: Sequence[float] | None = None, outside: Mask | None = None
+) -> npt.NDArray[np.float32]:
     """Return how central each voxel is in its object.
 
     Parameters
@@ -77,6 +79,8 @@ def centre_map(labels: Labels, spacing: Sequence[float] | None = None) -> npt.ND
         ``([z,] y, x)`` integer labels, 0 is background. Objects need not be connected.
     spacing : sequence of float, optional
         Voxel size per axis; distances are measured in it.
+    outside : numpy.ndarray, optional
+        Voxels past the image, bool of the same shape: objects that the image cuts have no border there.
 
     Returns
     -------
@@ -90,7 +94,7 @@ def centre_map(labels: Labels, spacing: Sequence[float] | None = None) -> npt.ND
     Raises
     ------
     ImageError
-        If labels are not integers in two or three dimensions.
+        If labels are not integers in two or three dimensions, or ``outside`` has another shape.
     OptionsError
         If the spacing is not one positive number per axis.
     """
@@ -98,6 +102,8 @@ def centre_map(labels: Labels, spacing: Sequence[float] | None = None) -> npt.ND
     import fastremap
 
     _check_labels(labels)
+    if outside is not None and outside.shape != labels.shape:
+        raise ImageError(f"outside has shape {outside.shape}, the labels have {labels.shape}; give one of their shape")
     size = _checked_spacing(spacing, labels.ndim)
     out = np.zeros(labels.shape, np.float32)
     compact, _ = fastremap.renumber(np.ascontiguousarray(labels, labels.dtype.newbyteorder("=")), in_place=False)
@@ -105,7 +111,8 @@ def centre_map(labels: Labels, spacing: Sequence[float] | None = None) -> npt.ND
     if not flat.size:
         return out
     number = compact.ravel()[flat].astype(np.intp)
-    border = edt.edt(compact, anisotropy=size, black_border=False).ravel()[flat]
+    continued = compact if outside is None or not outside.any() else _continued(compact, outside, size)
+    border = edt.edt(continued, anisotropy=size, black_border=False).ravel()[flat]
     # An object that fills the image has no border: its distance is infinite.
     np.minimum(border, np.float32(sum(n * s for n, s in zip(labels.shape, size, strict=True))), out=border)
     positions = [p * np.float32(s) for p, s in zip(np.unravel_index(flat, labels.shape), size, strict=True)]
@@ -113,6 +120,16 @@ def centre_map(labels: Labels, spacing: Sequence[float] | None = None) -> npt.ND
     squared = [(p - c[number]) ** 2 for p, c in zip(positions, centres, strict=True)]
     out.ravel()[flat] = border / (border + np.sqrt(np.sum(squared, axis=0)))
     return out
+
+
+def _continued(compact: Labels, outside: Mask, size: tuple[float, ...]) -> Labels:
+    """Return labels with the nearest one wherever there is no image."""
+    from scipy.ndimage import distance_transform_edt
+
+    if outside.all():
+        return compact
+    nearest = distance_transform_edt(outside, sampling=size, return_distances=False, return_indices=True)
+    return np.ascontiguousarray(compact[tuple(nearest)])
 
 
 def _centres(

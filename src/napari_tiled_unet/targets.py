@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Labels = npt.NDArray[Any]
 
+# Labels that are none: what nobody labelled, and what lies past the image.
+UNLABELLED, OUTSIDE = -1, -2
 # Voxels of background around an object that weigh as much as it does.
 _RIM = 6
 
@@ -69,7 +71,7 @@ class Classes(BaseModel):
         return self.classes
 
     def encode(self, labels: Labels) -> Encoded:
-        """Return one-hot maps; label values outside the classes, such as -1, get weight 0."""
+        """Return one-hot maps; label values outside the classes, such as -1 and -2, get weight 0."""
         values = labels.astype(np.int64) - (0 if self.background else 1)
         index = np.arange(len(self.classes)).reshape(-1, *(1,) * labels.ndim)
         maps = (values[None] == index).astype(np.float32)
@@ -140,8 +142,9 @@ class Objects(BaseModel):
         The weight of an object's voxel is ``sqrt(reference / size)`` within 1 to 4, the
         reference being a disc (ball) of diameter 30 voxels, so that missing a small
         object costs something: scores count objects, not voxels. The background around an
-        object weighs as much as the object, or its border would be pushed outwards. Label -1
-        gets weight 0.
+        object weighs as much as the object, or its border would be pushed outwards. Labels -1,
+        not labelled, and -2, past the image, get weight 0; past the image there is no border of
+        the objects that it cuts.
         """
         from skimage.segmentation import expand_labels
 
@@ -149,7 +152,7 @@ class Objects(BaseModel):
         # Numbers may be large and far apart: tables are of the objects that are there.
         flat, sizes = consecutive(np.maximum(labels, 0))
         numbers = flat.reshape(labels.shape)
-        centre = labelling.centre_map(numbers, spacing=spacing)
+        centre = labelling.centre_map(numbers, spacing=spacing, outside=labels == OUTSIDE)
         radius = 15.0
         reference = (np.pi * radius**2) if labels.ndim == 2 else (4 / 3 * np.pi * radius**3)
         with np.errstate(divide="ignore"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import cc3d
 import numpy as np
 import pytest
 
 from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.targets import OUTSIDE
 from napari_tiled_unet.training.augmentation import Augmenter
 
 PRESETS = ("none", "light", "standard", "strong")
@@ -33,7 +35,7 @@ def test_shape_values_and_place_are_kept(preset: str, patch: tuple[int, ...], an
         assert varied.shape == (1, *patch)
         assert moved.shape == patch
         assert varied.dtype == np.float32
-        assert set(np.unique(moved)) <= {-1, 0, 70_000}
+        assert set(np.unique(moved)) <= {OUTSIDE, -1, 0, 70_000}
         # What was bright is still what is labelled, but for interpolated borders and noise.
         inside, outside = varied[0][moved == 70_000], varied[0][moved == 0]
         assert inside.mean() > outside.mean() + 0.3
@@ -83,7 +85,7 @@ def test_thick_slices_are_never_mixed(preset: str) -> None:
     labels = np.broadcast_to(np.arange(1, shape[0] + 1, dtype=np.int32)[:, None, None], shape).copy()
     for seed in range(6):
         _, moved = augment(np.zeros((1, *shape), np.float32), labels, seed)
-        assert all(len(np.unique(plane)) == 1 for plane in moved)
+        assert all(len(np.unique(plane[plane > 0])) == 1 for plane in moved)
         assert (np.diff(moved[:, 0, 0]) >= 0).all()
 
 
@@ -92,3 +94,22 @@ def test_without_monai_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(OptionsError, match=r"pip install 'napari-tiled-unet\[train\]', or take augmentation='none'"):
         Augmenter("light", (32, 32))
     Augmenter("none", (32, 32))
+
+
+@pytest.mark.parametrize("preset", ["standard", "strong"])
+@pytest.mark.parametrize("first", [1, 2**30])
+def test_no_mirror_image_of_an_object_is_labelled(preset: str, first: int) -> None:
+    augment = Augmenter(preset, (48, 48))
+    side = 48 + 2 * augment.margin[0]
+    labels = np.zeros((side, side), np.int32)
+    labels[4:16, 4:16], labels[-16:-4, -16:-4] = first, first + 1
+    image = (labels[None] > 0).astype(np.float32)
+    filled = 0
+    for seed in range(40):
+        _, varied = augment(image, labels, seed)
+        assert set(np.unique(varied)) <= {OUTSIDE, 0, first, first + 1}
+        filled += int((varied == OUTSIDE).sum())
+        for number in (first, first + 1):
+            _, pieces = cc3d.connected_components((varied == number).astype(np.uint8), connectivity=8, return_N=True)
+            assert pieces <= 1
+    assert filled > 0

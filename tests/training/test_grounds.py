@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from napari_tiled_unet import Image
 from napari_tiled_unet.normalise import Normalisation
-from napari_tiled_unet.targets import Classes, Objects
+from napari_tiled_unet.targets import OUTSIDE, Classes, Objects
 from napari_tiled_unet.training.augmentation import Augmenter
 from napari_tiled_unet.training.grounds import Ground, Split, split, survey_pairs
 from napari_tiled_unet.training.pairs import Pair
@@ -204,6 +204,6 @@ def test_a_bent_object_is_two_in_a_slice() -> None:
 def test_past_the_image_nothing_is_labelled() -> None:
     image, labels = scene((20, 20), count=1, radius=4)
     region = read_region(grounds([image], [labels])[0][0], (-6, -6), (32, 32), (0, 0), sparse=False)
-    assert region.labels[:6].max() == -1
+    assert region.labels[:6].max() == OUTSIDE
     assert np.array_equal(region.labels[6:26, 6:26], labels)
     assert np.isfinite(region.image).all()

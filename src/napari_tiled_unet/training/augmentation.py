@@ -20,11 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.targets import OUTSIDE
 from napari_tiled_unet.train_options import Augmentation
 
 # From this ratio of voxel sides on, z is not mixed with y and x.
 THICK = 2.0
 _BOTH, _IMAGE = ("image", "labels"), ("image",)
+# Of image and labels: a mirror image is no object of its own, so past its region nothing is labelled.
+_MODE, _PAST = ("bilinear", "nearest"), ("reflection", "zeros")
 # From here on float32 cannot hold every whole number; objects of a patch are then numbered anew.
 _FLOAT32_WHOLE = 2**24
 
@@ -72,27 +75,30 @@ class Augmenter:
         image : numpy.ndarray
             ``(c, [z,] y, x)`` normalised, the patch with its margin.
         labels : numpy.ndarray
-            ``([z,] y, x)``, of the same grid.
+            ``([z,] y, x)``, of the same grid; -2 is past the image.
         seed : int
             Chooses the variation.
 
         Returns
         -------
         image, labels : numpy.ndarray
-            Of the patch's shape.
+            Of the patch's shape. What is turned in from outside is reflected in the image and -2 in the labels.
         """
         if self._transform is None:
             return image, labels
-        numbers, values = labels, None
-        if labels.max() >= _FLOAT32_WHOLE:
-            values, inverse = np.unique(labels, return_inverse=True)
-            numbers = inverse.reshape(labels.shape).astype(np.int32)
+        # MONAI fills in 0 where there is nothing, so 0 is made to mean that.
+        values = None
+        if labels.max() >= _FLOAT32_WHOLE + OUTSIDE:
+            values, inverse = np.unique(np.append(labels, np.int32(OUTSIDE)), return_inverse=True)
+            numbers = inverse[:-1].reshape(labels.shape).astype(np.int32)
+        else:
+            numbers = labels - OUTSIDE
         self._transform.set_random_state(seed=seed)
         with _Unrecorded():
             out = self._transform({"image": image, "labels": numbers[None].astype(np.float32)})
         varied = np.asarray(out["labels"])[0].round().astype(np.int32)
         changed = np.ascontiguousarray(np.asarray(out["image"], np.float32))
-        return changed, varied if values is None else values[varied]
+        return changed, varied + OUTSIDE if values is None else values[varied]
 
 
 class _Unrecorded:
@@ -137,7 +143,7 @@ def _transforms(preset: Augmentation, patch: tuple[int, ...], flat: bool) -> Any
                 chain.append(
                     monai.Rand3DElasticd(
                         _BOTH, sigma_range=(4, 6), magnitude_range=magnitude, prob=0.2,
-                        mode=("bilinear", "nearest"), padding_mode="reflection",
+                        mode=_MODE, padding_mode=_PAST,
                     )
                 )  # fmt: skip
     return monai.Compose(chain + _intensity(monai, preset, len(patch), flat))
@@ -158,8 +164,8 @@ def _free(monai: Any, preset: Augmentation, patch: tuple[int, ...], flat: bool) 
     reach = 0.45 if preset == "strong" else 0.3
     common = {
         "spatial_size": patch,
-        "mode": ("bilinear", "nearest"),
-        "padding_mode": "reflection",
+        "mode": _MODE,
+        "padding_mode": _PAST,
         "prob": 0.9 if preset == "strong" else 0.8,
     }
     if len(patch) == 2:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_tiled_unet.targets import OUTSIDE
 from napari_tiled_unet.training.augmentation import Augmenter
 from napari_tiled_unet.training.grounds import Ground
-from napari_tiled_unet.training.survey import UNLABELLED, meaning
+from napari_tiled_unet.training.survey import meaning
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ class Patch:
     image : numpy.ndarray
         ``(c, [z,] y, x)`` float32, normalised.
     labels : numpy.ndarray
-        ``([z,] y, x)`` int32: -1 is not labelled, 0 background, objects or classes from 1.
+        ``([z,] y, x)`` int32: -2 is past the image, -1 not labelled, 0 background, objects or classes from 1.
     """
 
     image: npt.NDArray[np.float32]
@@ -175,7 +176,7 @@ def read_region(
     sparse: bool,
     channels: Sequence[int] | None = None,
 ) -> Patch:
-    """Read a patch with its margin; past the ground the image is reflected and nothing is labelled."""
+    """Read a patch with its margin; past the ground the image is reflected and the labels say so."""
     wanted = [(s - m, s + p + m) for s, p, m in zip(start, patch, margin, strict=True)]
     box = tuple(slice(max(low, b.start), min(high, b.stop)) for (low, high), b in zip(wanted, ground.box, strict=True))
     image = ground.statistics.apply(ground.image.read(channels, box))
@@ -183,7 +184,7 @@ def read_region(
     pad = [(b.start - low, high - b.stop) for (low, high), b in zip(wanted, box, strict=True)]
     if any(n for pair in pad for n in pair):
         image = np.pad(image, [(0, 0), *pad], mode="reflect" if min(labels.shape) > 1 else "edge")
-        labels = np.pad(labels, pad, constant_values=UNLABELLED)
+        labels = np.pad(labels, pad, constant_values=OUTSIDE)
     return Patch(image, labels)
 
 

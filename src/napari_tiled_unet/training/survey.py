@@ -8,6 +8,7 @@ were given whole or in parts::
     0                background        not labelled       -1  not labelled, ignored
     1                object/class 1    background          0  background
     2                object/class 2    object/class 1      1  object or class 1
+    past the image                                        -2  ignored, and no border of an object
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ import numpy.typing as npt
 
 from napari_tiled_unet.errors import ImageError
 from napari_tiled_unet.image import Frame
+from napari_tiled_unet.targets import UNLABELLED
 
 Box = tuple[slice, ...]
 
-UNLABELLED = -1
 # Labels are looked through in blocks of at most this many voxels.
 _BLOCK = 2**22
 # Places that are remembered per label and block; patches are drawn around them.
