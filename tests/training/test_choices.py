@@ -10,8 +10,9 @@ import pytest
 from napari_tiled_unet import Image, iter_train
 from napari_tiled_unet.errors import MemoryBudgetError, OptionsError
 from napari_tiled_unet.events import Notice
+from napari_tiled_unet.networks.zoo import network_spec
 from napari_tiled_unet.training import Prepared
-from napari_tiled_unet.training.choices import training_bytes_per_voxel
+from napari_tiled_unet.training.batches import training_bytes_per_voxel
 from napari_tiled_unet.training.plan import Plan
 from tests.training.scenes import scene, scenes
 
@@ -100,6 +101,17 @@ def test_the_memory_of_a_step_grows_with_the_network() -> None:
     narrow, wide = (plan(images, labels, width=w).network for w in (8, 16))
     assert training_bytes_per_voxel(wide, 4) > 1.9 * training_bytes_per_voxel(narrow, 4)
     assert training_bytes_per_voxel(wide, 2) < training_bytes_per_voxel(wide, 4)
+
+
+def test_the_memory_of_a_step_is_that_of_its_architecture() -> None:
+    # Skips from every level to every level: measured, a step of it takes four times that of a plain one.
+    plain, full = (
+        training_bytes_per_voxel(network_spec(name, ndim=2, in_channels=1, out_channels=2, depth=4, width=16), 4)
+        for name in ("unet", "unet3p")
+    )
+    assert full > 3 * plain
+    measured = 2118  # bytes per voxel, of the plain one with float32
+    assert measured < plain < 1.3 * measured
 
 
 def test_what_is_asked_for_is_taken() -> None:

@@ -134,6 +134,17 @@ def test_a_series_is_cut_along_its_frames() -> None:
     assert parts.reason == "the last 8 of 40 frames are held out, with 2 unused before them"
 
 
+@pytest.mark.parametrize(("times", "depths", "axis"), [(8, 6, 0), (3, 10, 1)])
+def test_slices_of_a_stack_over_time_are_cut_in_time_or_in_depth(times: int, depths: int, axis: int) -> None:
+    image, labels = scene(count=8, radius=5)
+    stack, truth = (np.broadcast_to(a, (times, depths, *a.shape)) for a in (image, labels))
+    parts = split(grounds([stack], [truth], "tzyx"), 0.25, (9, 9), seed=0)
+    learned, held = ({g.image.position[axis] for g in side} for side in (parts.training, parts.validation))
+    assert max(learned) + 1 < min(held)
+    assert len(parts.validation) == len(held) * (times * depths // (times, depths)[axis])
+    assert f"positions along {'tz'[axis]} are held out" in parts.reason
+
+
 @pytest.mark.parametrize("frames", [2, 3, 4])
 def test_the_frames_of_a_short_series_are_cut_at_the_same_place(frames: int) -> None:
     image, labels = scene(count=8, radius=5)

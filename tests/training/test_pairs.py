@@ -12,10 +12,13 @@ import tifffile
 from napari_tiled_unet import Image, iter_train, train
 from napari_tiled_unet.errors import FileError, ImageError, OptionsError
 from napari_tiled_unet.events import Notice
+from napari_tiled_unet.model import save_model
 from napari_tiled_unet.pairing import pair_files
+from napari_tiled_unet.targets import Classes
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.training import Prepared
 from napari_tiled_unet.training.pairs import open_pairs
+from tests.models import blob_model
 from tests.training.scenes import SMALL, folders, scene, scenes
 
 
@@ -221,6 +224,14 @@ def test_a_start_model_must_suit(tmp_path: Path) -> None:
         train(images, labels, start="blobs-3d", **SMALL)
     told = begin([rgb(i) for i in images], labels, start="blobs")
     assert any("converted to grey, since 'blobs' takes one channel" in e.message for e in told if isinstance(e, Notice))
+
+
+def test_a_start_model_without_background_is_refused(tmp_path: Path) -> None:
+    model = blob_model(name="all", target=Classes(classes=("left", "right"), background=False))
+    save_model(model, tmp_path / "all.safetensors")
+    images, labels = scenes(2)
+    with pytest.raises(OptionsError, match="'all' has no background among its classes left, right"):
+        train(images, [(t > 0) + 1 for t in labels], start=str(tmp_path / "all.safetensors"), target="classes", **SMALL)
 
 
 def test_only_one_labelled_image_is_too_few() -> None:

@@ -5,6 +5,7 @@ pairs.py           images and labels brought together
 survey.py          what the labels hold, and the meaning of sparse ones
 grounds.py         training and validation never meet
 choices.py         what is chosen from the data, and why; plan.py is the result
+batches.py         patch and batch of a step, as large as helps and fits
 subject.py         whether the labels can be objects, or classes
 augmentation.py    patches varied
 patches.py         which patches, from where

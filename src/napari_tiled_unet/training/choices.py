@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_tiled_unet.errors import ImageError, MemoryBudgetError, OptionsError
+from napari_tiled_unet.errors import ImageError
 from napari_tiled_unet.networks.spec import NetworkSpec
 from napari_tiled_unet.normalise import Normalisation
 from napari_tiled_unet.targets import Target
 from napari_tiled_unet.train_options import TrainOptions
+from napari_tiled_unet.training.batches import Scale, check_objects_fit, choose_batch, choose_patch
 from napari_tiled_unet.training.pairs import Pair
 from napari_tiled_unet.training.plan import Choice, Plan
 from napari_tiled_unet.training.subject import choose_target
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from napari_tiled_unet.model import ModelSpec
     from napari_tiled_unet.training.grounds import Ground
 
-_GIB = 2**30
 # Axes whose voxels are this much longer are not convolved or halved until the others have caught up.
 _THICK = 2.0
 # Fewer slices than this teach a 3D network nothing that slices do not.
@@ -58,17 +57,6 @@ def choose_dimensions(pairs: Sequence[Pair], options: TrainOptions, start: Model
             "take dimensions='2D', or say with axes what its axes are"
         )
     return axes, Choice(name="dimensions", value=f"{len(axes)}D", reason=reason)
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Sizes that the choices depend on."""
-
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...] | None
-    relative: tuple[float, ...]
-    extents: tuple[float, ...] | None
-    largest: tuple[float, ...] | None
 
 
 def make_plan(
@@ -127,10 +115,10 @@ def make_plan(
         network, more = _choose_network(scale, options, n_channels, len(target.channels), device)
         choices += more
     total = _stride(network)
-    patch, told = _choose_patch(scale, options, total, device)
+    patch, told = choose_patch(scale, options, total, device)
     choices.append(told)
-    _check_objects_fit(scale, patch, options, cautions)
-    batch, told = _choose_batch(network, patch, options, device, precision, budget)
+    check_objects_fit(scale, patch, options, cautions)
+    batch, told = choose_batch(network, patch, options, device, precision, budget)
     choices += [
         told,
         _spacing_choice(scale),
@@ -158,7 +146,7 @@ def make_plan(
 
 def _measure_scale(
     pairs: Sequence[Pair], grounds: Sequence[Ground], axes: str, options: TrainOptions, cautions: list[str]
-) -> _Scale:
+) -> Scale:
     shapes = np.array([p.image.frame_shape(axes) for p in pairs])
     spacings = [p.image.spacing_of(axes) for p in pairs]
     known = [s for s in spacings if s is not None]
@@ -185,7 +173,7 @@ def _measure_scale(
         relative = (max(1.0, round(wide / extents[0], 1)), 1.0, 1.0)
     else:
         relative = (1.0,) * len(axes)
-    return _Scale(tuple(int(n) for n in np.median(shapes, axis=0)), spacing, relative, extents, largest)
+    return Scale(tuple(int(n) for n in np.median(shapes, axis=0)), spacing, relative, extents, largest)
 
 
 def choose_normalisation(options: TrainOptions, start: ModelSpec | None) -> Normalisation:
@@ -196,7 +184,7 @@ def choose_normalisation(options: TrainOptions, start: ModelSpec | None) -> Norm
 
 
 def _choose_network(
-    scale: _Scale, options: TrainOptions, n_channels: int, n_maps: int, device: str
+    scale: Scale, options: TrainOptions, n_channels: int, n_maps: int, device: str
 ) -> tuple[NetworkSpec, list[Choice]]:
     from napari_tiled_unet.networks.zoo import network_spec
 
@@ -247,7 +235,7 @@ def _choose_network(
     return network, told
 
 
-def _anisotropic(scale: _Scale, depth: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+def _anisotropic(scale: Scale, depth: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     """Return factors per downsampling and kernels per level, so that voxels become even."""
     spacing, sizes = list(scale.relative), list(scale.shape)
     factors: list[tuple[int, ...]] = []
@@ -271,92 +259,7 @@ def _stride(network: NetworkSpec) -> tuple[int, ...]:
     return tuple(math.prod(row[axis] for row in network.downsampling) for axis in range(network.ndim))
 
 
-def _choose_patch(
-    scale: _Scale, options: TrainOptions, stride: tuple[int, ...], device: str
-) -> tuple[tuple[int, ...], Choice]:
-    ndim = len(scale.shape)
-    if isinstance(options.patch, tuple):
-        if len(options.patch) not in (1, ndim):
-            raise OptionsError(f"patch={options.patch} has {len(options.patch)} numbers, give 1 or {ndim}")
-        patch = options.patch * ndim if len(options.patch) == 1 else options.patch
-        rounded = tuple(math.ceil(p / s) * s for p, s in zip(patch, stride, strict=True))
-        reason = "as asked for" + ("" if rounded == patch else f", rounded up to the network's stride {stride}")
-        return rounded, Choice(name="patch", value="x".join(map(str, rounded)), reason=reason)
-    voxels = 2**20 if device.startswith("cuda") else 2**18 if ndim == 3 else 2**16
-    reason = f"about {voxels} voxels on {device}"
-    if scale.largest is not None:
-        wanted = math.prod(2 * n for n in scale.largest)
-        if wanted > voxels:
-            voxels = min(math.ceil(wanted), 2**22 if device.startswith("cuda") else 2**20)
-            reason = "twice the largest objects (95 %) along each axis, as far as it stays affordable"
-    # A cube in space; what an image is too short for goes to its other axes.
-    sides = [0.0] * ndim
-    free = list(range(ndim))
-    left = float(voxels)
-    while free:
-        unit = (left * math.prod(scale.relative[a] for a in free)) ** (1 / len(free))
-        full = [a for a in free if unit / scale.relative[a] >= scale.shape[a]]
-        for a in full or free:
-            sides[a] = float(scale.shape[a] if full else unit / scale.relative[a])
-        left /= math.prod(scale.shape[a] for a in full)
-        free = [a for a in free if a not in full] if full else []
-    patch = tuple(max(s, math.ceil(side / s - 0.5) * s) for side, s in zip(sides, stride, strict=True))
-    return patch, Choice(
-        name="patch", value="x".join(map(str, patch)), reason=f"{reason}; a multiple of the stride {stride}"
-    )
-
-
-def _check_objects_fit(scale: _Scale, patch: tuple[int, ...], options: TrainOptions, cautions: list[str]) -> None:
-    if scale.extents is None:
-        return
-    if any(e > p for e, p in zip(scale.extents, patch, strict=True)):
-        sizes = tuple(round(e) for e in scale.extents)
-        message = (
-            f"objects are larger than the patch: half of them have more than {sizes} voxels, a patch has {patch}; "
-            "take a larger patch, or scale the images down"
-        )
-        if isinstance(options.patch, tuple):
-            raise OptionsError(message)
-        cautions.append(message)
-
-
-def training_bytes_per_voxel(network: NetworkSpec, itemsize: int) -> float:
-    """Estimate the bytes that a step keeps per voxel of a patch: what the backward pass needs again.
-
-    Per level and convolution three values (input, normalised, activated), in encoder and decoder,
-    and the concatenation between them.
-    """
-    values, voxels = 0.0, 1.0
-    per_level = 2 * 3 * network.convs_per_block + 2
-    for level, channels in enumerate(network.channels):
-        values += per_level * channels * voxels
-        if level < network.depth:
-            voxels /= math.prod(network.downsampling[level])
-    return values * itemsize + 4.0 * 6 * network.out_channels
-
-
-def _choose_batch(
-    network: NetworkSpec, patch: tuple[int, ...], options: TrainOptions, device: str, precision: str, budget: int
-) -> tuple[int, Choice]:
-    per_patch = math.prod(patch) * training_bytes_per_voxel(network, 4 if precision == "float32" else 2)
-    possible = int(budget // per_patch)
-    need = f"a patch needs about {per_patch / _GIB:.2f} GiB, {budget / _GIB:.1f} GiB may be used"
-    if options.batch != "auto":
-        if options.batch > possible:
-            raise MemoryBudgetError(f"batch={options.batch} does not fit: {need}; take a smaller batch or patch")
-        return options.batch, Choice(name="batch", value=str(options.batch), reason="as asked for")
-    if possible < 1:
-        raise MemoryBudgetError(f"not even one patch of {patch} voxels fits: {need}; take a smaller patch or width")
-    wanted = 2**22 if device.startswith("cuda") else 2**19
-    batch = int(np.clip(round(wanted / math.prod(patch)), 2, 16))
-    if batch > possible:
-        return possible, Choice(name="batch", value=str(possible), reason=need)
-    return batch, Choice(
-        name="batch", value=str(batch), reason=f"about {wanted} voxels per step on {device}, 2 to 16 patches; {need}"
-    )
-
-
-def _spacing_choice(scale: _Scale) -> Choice:
+def _spacing_choice(scale: Scale) -> Choice:
     if scale.spacing is None:
         return Choice(name="voxel size", value="unknown", reason="not every image says it")
     return Choice(
@@ -382,7 +285,7 @@ def _sampling_choice(grounds: Sequence[Ground], target: Target) -> Choice:
     )
 
 
-def _compare_spacing(scale: _Scale, start: ModelSpec, cautions: list[str]) -> None:
+def _compare_spacing(scale: Scale, start: ModelSpec, cautions: list[str]) -> None:
     if scale.spacing is None or start.spacing is None:
         return
     ratio = max(max(a / b, b / a) for a, b in zip(scale.spacing, start.spacing, strict=True))

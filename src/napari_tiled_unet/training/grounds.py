@@ -2,7 +2,8 @@
 
 Of many images whole images are held out. Of few, one image says little about the others, so each
 is cut in two along its longest axis, with a gap between; so is a single one. A series or a stack of
-slices is cut along the series; of fewer than five frames all are cut at the same place::
+slices is cut along the series, slices of a stack over time in time or all at the same depth; of fewer
+than five frames all are cut at the same place::
 
     |<------------- training ------------->| gap |<--- validation --->|
 """
@@ -224,20 +225,30 @@ def _cut_each(grounds: Sequence[Sequence[Ground]], share: float, gap: Sequence[i
 
 def _cut(frames: list[Ground], share: float, gap: Sequence[int]) -> Split | None:
     """Cut the frames of one image; None if it is too small or has too few labels."""
-    return _cut_series(frames, share) if len(frames) >= _SHORT_SERIES else _cut_frames(frames, share, gap)
+    series = [sorted({g.image.position[axis] for g in frames}) for axis in range(len(frames[0].image.position))]
+    for axis, steps in enumerate(series):
+        if len(steps) >= _SHORT_SERIES and (parts := _cut_series(frames, axis, steps, share)) is not None:
+            return parts
+    return _cut_frames(frames, share, gap)
 
 
-def _cut_series(frames: list[Ground], share: float) -> Split | None:
-    count = max(1, round(share * len(frames)))
-    gap = 1 if len(frames) < 20 else len(frames) // 20
-    training, validation = frames[: len(frames) - count - gap], frames[len(frames) - count :]
+def _cut_series(frames: list[Ground], axis: int, steps: list[int], share: float) -> Split | None:
+    """Cut all frames at one of the ``steps`` along an axis of the series.
+
+    In a stack over time a plane looks the same a moment later, so that a cut in the middle of a stack would
+    examine what was learned.
+    """
+    count = max(1, round(share * len(steps)))
+    gap = 1 if len(steps) < 20 else len(steps) // 20
+    learned, held = set(steps[: len(steps) - count - gap]), set(steps[len(steps) - count :])
+    training = tuple(g for g in frames if g.image.position[axis] in learned)
+    validation = tuple(g for g in frames if g.image.position[axis] in held)
     if not (_teaches(training) and _teaches(validation)):
         return None
-    return Split(
-        tuple(training),
-        tuple(validation),
-        f"the last {count} of {len(frames)} frames are held out, with {gap} unused before them",
-    )
+    image = frames[0].image
+    what = "frames" if len(steps) == len(frames) else f"positions along {image.image.frame_axes(image.spatial)[axis]}"
+    told = f"the last {count} of {len(steps)} {what} are held out, with {gap} unused before them"
+    return Split(training, validation, told)
 
 
 def _cut_frames(frames: list[Ground], share: float, gap: Sequence[int]) -> Split | None:

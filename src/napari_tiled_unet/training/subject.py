@@ -34,6 +34,11 @@ def choose_target(grounds: Sequence[Ground], options: TrainOptions, start: Model
             f"the start model {start.name!r} predicts {start.target.kind}, the labels are to be {kind}; "
             f"take target={start.target.kind!r}, or another start model"
         )
+    if start is not None and isinstance(start.target, Classes) and not start.target.background:
+        raise OptionsError(
+            f"the start model {start.name!r} has no background among its classes {', '.join(start.target.classes)}, "
+            "training counts classes from a background, 0; take a start model with one, or fresh weights"
+        )
     values = sorted({v for g in grounds for v in g.survey.voxels if v >= 0})
     if kind == "objects":
         _check_objects(grounds, values)
