@@ -20,7 +20,7 @@ from napari_tiled_unet import iter_train, load_model, segment, train
 from napari_tiled_unet.errors import FileError, ImageError, OptionsError
 from napari_tiled_unet.events import Notice
 from napari_tiled_unet.metrics import average_precision
-from napari_tiled_unet.training import Prepared, StepDone, Trained, Validated, loop, state
+from napari_tiled_unet.training import Prepared, StepDone, Trained, Validated, loop, state, step
 from napari_tiled_unet.training.patches import Patches
 from napari_tiled_unet.training.state import checkpoint_path, read_checkpoint
 from tests.training.scenes import SMALL, scene, scenes
@@ -270,13 +270,13 @@ def test_a_checkpoint_that_cannot_be_removed_is_told(tmp_path: Path) -> None:
 
 def test_a_loss_that_explodes_stops_with_the_last_good_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "mine.safetensors"
-    real = loop._deep_loss
+    real = step._deep_loss
 
     def explodes(session: Any, *rest: Any) -> torch.Tensor:
         loss = real(session, *rest)
         return loss * math.nan if session.state.step == 6 else loss
 
-    monkeypatch.setattr(loop, "_deep_loss", explodes)
+    monkeypatch.setattr(step, "_deep_loss", explodes)
     events = run(out=out, steps=40)
     assert isinstance(events[-1], Trained)
     assert events[-1].step == 6

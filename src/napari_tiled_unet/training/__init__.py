@@ -9,6 +9,7 @@ batches.py         patch and batch of a step, as large as helps and fits
 subject.py         whether the labels can be objects, or classes
 augmentation.py    patches varied
 patches.py         which patches, from where
+step.py            one step: batch, rate, loss
 state.py           the checkpoint
 preparation.py     all of it before the first step
 examination.py     the held-out part scored
