@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from napari_tiled_unet import MemoryBudgetError, iter_segment, segment, shortage
+from napari_tiled_unet import MemoryBudgetError, iter_segment, segment, segmentation, shortage
+from napari_tiled_unet.backends import choice as backend_choice
 from napari_tiled_unet.events import Finished, Notice, Planned, TileDone
 from napari_tiled_unet.runtime import Runner
 from napari_tiled_unet.targets import Objects
-from tests.models import blobs
+from tests.models import blob_model, blobs
 
 PLANE = blobs((200, 160), [(20, 20), (70, 30), (50, 100), (90, 120), (150, 80), (180, 20)])
 
@@ -198,3 +199,24 @@ def test_memory_that_is_short_for_the_certificate_costs_only_that(monkeypatch: p
     monkeypatch.setattr("napari_tiled_unet.framewise.certify", broken)
     with pytest.raises(RuntimeError, match="something else"):
         segment(PLANE, "blobs", tile=64, overlap=10)
+
+
+def test_tiles_fit_the_number_format_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmentation, "choose_precision", lambda *_: torch.bfloat16)
+    monkeypatch.setitem(backend_choice.MAP_TOLERANCE, "bfloat16", -1.0)
+    chosen = {"overlap": 10, "memory": 0.001, "backend": "torch", "flips": True}
+    stack = np.stack([PLANE, PLANE[::-1]])
+    events = list(iter_segment(stack, blob_model(), axes="tyx", **chosen))
+    said = [e.message for e in events if isinstance(e, Notice)]
+    assert any("the network runs in float32, whose numbers are larger: tiles of" in message for message in said)
+    first, second = (e for e in events if isinstance(e, Planned))
+    assert np.prod(second.plan.tile) < np.prod(first.plan.tile)
+    assert (first.precision, second.precision) == ("bfloat16", "float32")
+    assert second.n_tiles == 2 * len(second.plan)
+    assert events[-1].provenance["precision"] == "float32"
+    assert events[-1].provenance["tile"] == list(second.plan.tile)
+    monkeypatch.undo()
+    expected = segment(
+        stack, blob_model(), axes="tyx", precision="float32", tile=second.plan.tile, **{**chosen, "memory": 1}
+    )
+    assert np.array_equal(events[-1].labels, expected)

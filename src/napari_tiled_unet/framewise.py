@@ -54,6 +54,14 @@ class Wishes:
     focus: Focus | None = None
 
 
+class _OtherFormatError(Exception):
+    """The network runs in another number format than was planned, for which the tiles are too large."""
+
+    def __init__(self, choice: Choice) -> None:
+        super().__init__("the tiles are too large for the number format that runs")
+        self.choice = choice
+
+
 @dataclass
 class Framewise:
     """What is the same for every frame of a run, and what a run learns on its way.
@@ -138,6 +146,7 @@ class Framewise:
         """Yield the events of the tiles; return the maps, with tiles as small as memory wants them."""
         while True:
             short: str | None = None
+            fitted: Choice | None = None
             before = self.tiles_done, self.tiles_empty
             events = iter_predict(
                 data,
@@ -153,11 +162,17 @@ class Framewise:
                 maps = yield from self._counted(events)
             except TileShortageError as error:
                 short = str(error)
-            if short is None:
+            except _OtherFormatError as error:
+                fitted = error.choice
+            if short is None and fitted is None:
                 break
             # Here, and not where it was caught: there the error still holds what filled the memory.
             self.tiles_done, self.tiles_empty = before
-            yield from self._smaller_tiles(short, frames_left)
+            if fitted is not None:
+                why = f"the network runs in {self.runner.precision}, whose numbers are larger"
+                yield from self._replanned(fitted, why, frames_left)
+            elif short is not None:
+                yield from self._smaller_tiles(short, frames_left)
         if is_on_disk(maps):
             yield Notice(f"maps of {maps.nbytes / 2**30:.2f} GiB do not fit the memory and lie in a temporary file")
         return maps
@@ -174,11 +189,33 @@ class Framewise:
                 elif isinstance(event, SmallerBatches):
                     self.choice = replace(self.choice, batch=event.batch)
                 yield event
+                if isinstance(event, TileDone) and not event.empty and (fitted := self._fitted()) is not None:
+                    raise _OtherFormatError(fitted)
         except StopIteration as end:
             maps: npt.NDArray[Any] = end.value
             return maps
         finally:
             events.close()
+
+    def _fitted(self) -> Choice | None:
+        """Return a plan of smaller tiles if the first tile settled on a number format that needs them."""
+        import torch
+
+        runner, told = self.runner, self.planned
+        if runner.precision == told.precision:
+            return None
+        self.planned = replace(told, precision=runner.precision)
+        dtype = getattr(torch, runner.precision)
+        budget, kind = self.choice.costs.budget, runner.device.type
+        try:
+            fitted = first_choice(
+                self.choice.plan.shape, self.model, self.options, dtype, budget, kind, live=self.wishes.live
+            )
+        except MemoryBudgetError:
+            # No tile fits by the estimate: the one that was planned is tried, as long as memory lasts.
+            return None
+        smaller = math.prod(fitted.plan.tile) < math.prod(self.choice.plan.tile)
+        return fitted if smaller else None
 
     def _smaller_tiles(self, reason: str, frames_left: int) -> Generator[Event, None, None]:
         """Plan again with tiles of half the voxels, and say so.
@@ -193,7 +230,7 @@ class Framewise:
         try:
             if self._halvings > _MOST_HALVINGS:
                 raise MemoryBudgetError(reason)
-            self.choice = choose_tiles(
+            choice = choose_tiles(
                 before.shape,
                 self.options.tile,
                 # Not chosen again: the labels must stay those of the first plan.
@@ -204,11 +241,14 @@ class Framewise:
             )
         except MemoryBudgetError as error:
             raise MemoryBudgetError(f"{reason}; no smaller tile is possible: {error}") from None
-        plan = self.choice.plan
+        yield from self._replanned(choice, "memory ran out", frames_left)
+
+    def _replanned(self, choice: Choice, reason: str, frames_left: int) -> Generator[Event, None, None]:
+        """Take another plan, and say so."""
+        before, plan = self.choice.plan, choice.plan
+        self.choice = choice
         self.runner.give_back_memory()
-        yield Notice(
-            f"memory ran out: tiles of {plan.tile} voxels instead of {before.tile}; the frame is started again"
-        )
+        yield Notice(f"{reason}: tiles of {plan.tile} voxels instead of {before.tile}; the frame is started again")
         n_tiles = self.tiles_done + frames_left * len(plan)
         told = self.planned
         yield Planned(
