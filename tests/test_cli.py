@@ -193,29 +193,6 @@ def test_one_bad_file_does_not_stop_the_rest(images: Path, tmp_path: Path, capsy
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["a_labels.ome.tif", "b_labels.ome.tif"]
 
 
-def test_images_of_one_name_do_not_replace_each_other(
-    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    tifffile.imwrite(other / "a.tif", PLANE)
-    status = cli.run(
-        [
-            "segment",
-            str(images / "a.ome.tif"),
-            str(other / "a.tif"),
-            "--model",
-            "blobs",
-            "--out",
-            str(tmp_path / "o"),
-            "--json",
-        ]
-    )
-    report = json.loads(capsys.readouterr().out)
-    assert status == cli.FAILED
-    assert "another image of this run also writes" in report["files"][1]["error"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -16,7 +16,7 @@ from skimage.metrics import adapted_rand_error, variation_of_information
 
 from napari_tiled_unet import Image, cli, evaluate, read_image
 from napari_tiled_unet.disagreement import COLOURS, Fault, compare_objects, fault_labels
-from napari_tiled_unet.errors import FileError, ImageError, OptionsError
+from napari_tiled_unet.errors import FileError, ImageError, OptionsError, TiledUnetError
 from napari_tiled_unet.io import write_labels
 
 
@@ -309,6 +309,61 @@ def test_files_without_a_partner_are_told(folders: tuple[Path, Path], capsys: py
     (truth / "b.tif").unlink()
     assert cli.run(["evaluate", str(found), str(truth)]) == cli.DONE
     assert "1 not scored, without true labels: other_labels.tif" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["cut", "shape", "negative"])
+@pytest.mark.parametrize("target", ["objects", "classes"])
+def test_a_pair_that_cannot_be_scored_costs_itself_alone(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str], damage: str, target: str
+) -> None:
+    found, truth = folders
+    whole = evaluate(found / "a_labels.tif", truth / "a.tif", target=target).scores
+    bad = found / "b_labels.tif"
+    if damage == "cut":
+        bad.write_bytes(bad.read_bytes()[:300])
+    elif damage == "shape":
+        tifffile.imwrite(bad, scene()[0][:-1].astype(np.uint16))
+    else:
+        tifffile.imwrite(bad, scene()[0].astype(np.int16) - 1)
+    reason = {"cut": "is damaged", "shape": "must be of the same image", "negative": "go down to -1"}[damage]
+    done = evaluate(found, truth, target=target)
+    assert done.scores == whole
+    assert [image.name for image in done.images] == ["a_labels.tif"]
+    ((name, why),) = done.failed
+    assert name == "b_labels.tif"
+    assert reason in why
+    assert cli.run(["evaluate", str(found), str(truth), "--target", target, "--json"]) == cli.FAILED
+    told = capsys.readouterr()
+    assert json.loads(told.out)["failed"] == [{"name": name, "reason": why}]
+    assert f"tiled-unet: b_labels.tif failed and is not scored: {why}" in told.err
+    (found / "a_labels.tif").unlink()
+    with pytest.raises(TiledUnetError, match=reason):
+        evaluate(found, truth, target=target)
+    assert cli.run(["evaluate", str(found), str(truth), "--target", target]) == cli.WRONG
+
+
+def test_damage_of_files_that_stay_on_disk_is_of_their_pair(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, truth = folders
+    write_labels(found / "b_labels.tif", scene()[0], "yx", overwrite=True)
+    content = bytearray((found / "b_labels.tif").read_bytes())
+    with tifffile.TiffFile(found / "b_labels.tif") as file:
+        start = file.pages[0].dataoffsets[0]
+    content[start : start + 20] = bytes(20)
+    (found / "b_labels.tif").write_bytes(content)
+    monkeypatch.setattr("napari_tiled_unet.io.tiff.LAZY_BYTES", 0)
+    ((name, why),) = evaluate(found, truth).failed
+    assert (name, "the file may be damaged" in why) == ("b_labels.tif", True)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_bare_arrays_of_colours_are_no_volumes(channels: int) -> None:
+    _, true = scene()
+    shown = np.stack([true] * channels, axis=-1)
+    with pytest.raises(ImageError, match=r"predicted labels have shape \(.*\), that of a picture in colours"):
+        evaluate(shown, shown)
+    assert evaluate(Image(shown, "zyx"), Image(shown, "zyx")).scores["AP"] == 1
 
 
 def test_a_time_series_is_scored_frame_by_frame(tmp_path: Path) -> None:

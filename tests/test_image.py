@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
@@ -13,8 +14,9 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_tiled_unet.axes import AXES
 from napari_tiled_unet.errors import FileError, ImageError
-from napari_tiled_unet.image import AXES, Image, image_from_array, luminance
+from napari_tiled_unet.image import Image, image_from_array, luminance
 
 SIZES = {"t": 2, "c": 3, "z": 4, "y": 5, "x": 6}
 
@@ -148,6 +150,15 @@ def test_spacing_belongs_to_axes() -> None:
     assert image.with_spacing((3,)).spacing == (3.0, 3.0, 3.0)
     assert image_of("zyx").spacing_of("yx") is None
     assert image_of("zyx").units == "pixel"
+
+
+def test_spacing_of_some_axes_is_used_where_it_suffices() -> None:
+    image = Image(np.zeros((4, 5, 6)), "zyx", partial_spacing={"y": 0.5, "x": 0.25})
+    assert (image.spacing, image.spacing_of("yx"), image.spacing_of("zyx")) == (None, (0.5, 0.25), None)
+    assert replace(image, spacing=(1, 1, 1)).partial_spacing == {}
+    assert Image(np.zeros((5, 6)), "yx", partial_spacing={"y": 0.5, "x": 0.25}).spacing == (0.5, 0.25)
+    with pytest.raises(ImageError, match=r"partial_spacing .*'y': 0.* of 'image' must be positive numbers of axes"):
+        Image(np.zeros((4, 5, 6)), "zyx", partial_spacing={"y": 0.0})
 
 
 @pytest.mark.parametrize(

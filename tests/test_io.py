@@ -243,14 +243,6 @@ def test_units_that_are_no_length_are_no_spacing(tmp_path: Path, unit: str) -> N
     assert (image.spacing, image.units) == (None, "pixel")
 
 
-def test_a_size_that_is_not_known_along_every_axis_is_said(tmp_path: Path) -> None:
-    metadata = {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
-    tifffile.imwrite(tmp_path / "a.ome.tif", noise(3, 20, 30), metadata=metadata)
-    image = read_image(tmp_path / "a.ome.tif")
-    assert image.spacing is None
-    assert image.notes == ("a.ome.tif: the voxel size along z is not known, so that none is used; give spacing",)
-
-
 def test_own_axes_keep_the_sizes_of_the_file(tmp_path: Path) -> None:
     metadata = {"axes": "ZYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
     tifffile.imwrite(tmp_path / "a.ome.tif", noise(3, 20, 30), metadata=metadata)

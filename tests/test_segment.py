@@ -108,6 +108,14 @@ def test_axes_may_stand_in_any_order() -> None:
     np.testing.assert_array_equal(events[-1].labels, segment(stack, "blobs", axes="zyx"))
 
 
+def test_axes_that_disagree_with_an_images_own_are_refused() -> None:
+    image = Image(np.stack([PLANE, PLANE]), "tyx", name="series")
+    wrong = "axes='zyx': 'series' has axes 'tyx' already; leave axes out, or make the Image with those that it has"
+    with pytest.raises(OptionsError, match=wrong):
+        iter_segment(image, "blobs", axes="zyx")
+    np.testing.assert_array_equal(segment(image, "blobs", axes="tyx"), segment(image, "blobs"))
+
+
 def test_one_channel_is_chosen() -> None:
     two = np.stack([np.zeros_like(PLANE), PLANE])
     assert segment(two, "blobs", axes="cyx", channel=1).max() == 3

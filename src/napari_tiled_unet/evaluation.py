@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.disagreement import Comparison, Fault, compare_objects, fault_labels
-from napari_tiled_unet.errors import ImageError, OptionsError
+from napari_tiled_unet.errors import FileError, ImageError, OptionsError, TiledUnetError
 from napari_tiled_unet.image import Image
 from napari_tiled_unet.io import read_image
 from napari_tiled_unet.metrics import THRESHOLDS, AveragePrecision, boundary_f_score, consecutive, match_objects
@@ -55,12 +55,15 @@ class Evaluation:
         Each image on its own; of a time series each frame.
     not_predicted, not_true : tuple of str
         Names of files that have no partner among the others, and are not scored.
+    failed : tuple of (str, str)
+        Names of predicted files that could not be scored, and why; they count in no score.
     """
 
     scores: dict[str, float]
     images: tuple[ImageEvaluation, ...]
     not_predicted: tuple[str, ...] = ()
     not_true: tuple[str, ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything that JSON can hold: scores and faults, no arrays."""
@@ -68,6 +71,7 @@ class Evaluation:
             "scores": self.scores,
             "not_predicted": list(self.not_predicted),
             "not_true": list(self.not_true),
+            "failed": [{"name": name, "reason": reason} for name, reason in self.failed],
             "images": [
                 {
                     "name": image.name,
@@ -119,7 +123,8 @@ def evaluate(
     Raises
     ------
     ImageError, FileError, OptionsError
-        If labels are not integers, are colours, lie below 0, are of another shape, or do not pair.
+        If labels are not integers, are colours, lie below 0, are of another shape, or do not pair. In folders a
+        pair of which that is true is left out and named in ``failed``, unless it is true of all.
 
     References
     ----------
@@ -131,20 +136,43 @@ def evaluate(
     if target not in ("objects", "classes"):
         raise OptionsError(f"target={target!r} is unknown; it must be 'objects' or 'classes'")
     pairing = Pairing(())
+    failed: list[tuple[str, str]] = []
     if isinstance(predicted, str | Path) and isinstance(true, str | Path):
         pairing = pair_label_files(true, predicted)
-        pairs = [pair for t, p in pairing.matched for pair in _frames(p.name, p, t)]
+        pairs, failed = _file_pairs(pairing, target)
     else:
-        pairs = _pairs(predicted, true)
+        pairs = _pairs(predicted, true, target)
     if target == "classes":
         done = _evaluate_classes(pairs, classes, tolerance)
     else:
         done = _evaluate_objects(pairs, thresholds, tolerance)
     lonely = [tuple(path.name for path in paths) for paths in (pairing.without_labels, pairing.without_image)]
-    return replace(done, not_predicted=lonely[0], not_true=lonely[1])
+    return replace(done, not_predicted=lonely[0], not_true=lonely[1], failed=tuple(failed))
 
 
-def _pairs(predicted: Any, true: Any) -> list[tuple[str, Labels, Labels]]:
+def _file_pairs(
+    pairing: Pairing, target: Literal["objects", "classes"]
+) -> tuple[list[tuple[str, Labels, Labels]], list[tuple[str, str]]]:
+    """Return the pairs that can be scored, and names and reasons of those that cannot.
+
+    Raises
+    ------
+    ImageError, FileError
+        If none can: that of the first.
+    """
+    pairs: list[tuple[str, Labels, Labels]] = []
+    errors: dict[str, TiledUnetError] = {}
+    for true, predicted in pairing.matched:
+        try:
+            pairs += _frames(predicted.name, predicted, true, target)
+        except (FileError, ImageError) as error:
+            errors[predicted.name] = error
+    if errors and not pairs:
+        raise next(iter(errors.values()))
+    return pairs, [(name, str(error)) for name, error in errors.items()]
+
+
+def _pairs(predicted: Any, true: Any, target: Literal["objects", "classes"]) -> list[tuple[str, Labels, Labels]]:
     many = isinstance(predicted, list | tuple)
     if many != isinstance(true, list | tuple):
         raise ImageError(
@@ -154,14 +182,16 @@ def _pairs(predicted: Any, true: Any) -> list[tuple[str, Labels, Labels]]:
     if len(left) != len(right) or not left:
         raise ImageError(f"{len(left)} predictions for {len(right)} truths; give one for each")
     both = enumerate(zip(left, right, strict=True))
-    return [pair for i, (p, t) in both for pair in _frames(f"image {i}", p, t)]
+    return [pair for i, (p, t) in both for pair in _frames(f"image {i}", p, t, target)]
 
 
-def _frames(name: str, predicted: Any, true: Any) -> list[tuple[str, Labels, Labels]]:
+def _frames(
+    name: str, predicted: Any, true: Any, target: Literal["objects", "classes"]
+) -> list[tuple[str, Labels, Labels]]:
     """Return the frames of a time series: a number is one object in its frame, as often as it comes again."""
-    predicted, true = (read_image(x) if isinstance(x, str | Path) else x for x in (predicted, true))
+    predicted, true = _opened(predicted, "predicted"), _opened(true, "true")
     if not isinstance(predicted, Image) or not isinstance(true, Image):
-        return [(name, *_same_grid(predicted, true))]
+        return [_scorable(name, predicted, true, target)]
     p, t = predicted.axes.replace("c", ""), true.axes.replace("c", "")
     if p != t:
         raise ImageError(
@@ -169,31 +199,55 @@ def _frames(name: str, predicted: Any, true: Any) -> list[tuple[str, Labels, Lab
             "say which they are with axes when you read them, or save both with the same"
         )
     if "t" not in p:
-        return [(name, *_same_grid(predicted, true))]
+        return [_scorable(name, predicted, true, target)]
     series = [np.moveaxis(_array(x, which), p.index("t"), 0) for x, which in ((predicted, "predicted"), (true, "true"))]
     if series[0].shape != series[1].shape:
         raise ImageError(
             f"predicted labels have shape {series[0].shape}, true ones {series[1].shape}; "
             "they must be of the same image"
         )
-    return [(f"t={i} of {name}", *_same_grid(*both)) for i, both in enumerate(zip(*series, strict=True))]
+    frames = enumerate(zip(*series, strict=True))
+    return [_scorable(f"t={i} of {name}", one, other, target) for i, (one, other) in frames]
 
 
-def _same_grid(predicted: Any, true: Any) -> tuple[Labels, Labels]:
+def _opened(labels: Any, name: str) -> Any:
+    """Return the image of a path; refuse a bare array shaped as pictures are, for volumes of 3 columns are rare."""
+    if isinstance(labels, str | Path):
+        return read_image(labels)
+    if isinstance(labels, Image):
+        return labels
+    array = np.asarray(labels)
+    if array.ndim == 3 and array.shape[2] in (3, 4) and min(array.shape[:2]) > array.shape[2]:
+        raise ImageError(
+            f"{name} labels have shape {array.shape}, that of a picture in colours, they must have one number per "
+            "voxel; give the labels themselves, or of a volume of so few columns Image(labels, 'zyx')"
+        )
+    return array
+
+
+def _scorable(
+    name: str, predicted: Any, true: Any, target: Literal["objects", "classes"]
+) -> tuple[str, Labels, Labels]:
+    """Return labels that can be compared, of bool as numbers; refuse others."""
     p, t = _array(predicted, "predicted"), _array(true, "true")
-    for name, labels in (("predicted", p), ("true", t)):
+    for whose, labels in (("predicted", p), ("true", t)):
         if labels.dtype.kind not in "bui":
-            raise ImageError(f"{name} labels are {labels.dtype}, they must be whole numbers with 0 as background")
+            raise ImageError(f"{whose} labels are {labels.dtype}, they must be whole numbers with 0 as background")
         if labels.ndim not in (2, 3):
-            raise ImageError(f"{name} labels have shape {labels.shape}; they must be ([z,] y, x)")
+            raise ImageError(f"{whose} labels have shape {labels.shape}; they must be ([z,] y, x)")
     if p.shape != t.shape:
         raise ImageError(f"predicted labels have shape {p.shape}, true ones {t.shape}; they must be of the same image")
-    return tuple(x.astype(np.uint8) if x.dtype == bool else x for x in (p, t))  # type: ignore[return-value]
+    for whose, labels in (("predicted", p), ("true", t)):
+        if (lowest := int(labels.min(initial=0))) < 0:
+            remedy = "classes are counted from 0, cut out what is not labelled or give it a class"
+            if target == "objects":
+                remedy = "number the objects from 1, with 0 as background"
+            raise ImageError(f"{whose} labels of {name} go down to {lowest}; {remedy}")
+    p, t = (labels.astype(np.uint8) if labels.dtype == bool else labels for labels in (p, t))
+    return name, p, t
 
 
 def _array(labels: Any, name: str) -> Labels:
-    if isinstance(labels, str | Path):
-        labels = read_image(labels)
     if not isinstance(labels, Image):
         return np.asarray(labels)
     if labels.n_channels > 1:
@@ -201,7 +255,12 @@ def _array(labels: Any, name: str) -> Labels:
             f"{name} labels {labels.name!r} have {labels.n_channels} channels (axes {labels.axes!r}), they must have "
             "one number per voxel; save the labels themselves and no picture of them in colours"
         )
-    data = np.asarray(labels.data)
+    try:
+        data = np.asarray(labels.data)
+    except (TiledUnetError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can raise anything in the library that decodes it
+        raise FileError(f"{name} labels {labels.name!r} cannot be read: {error}; the file may be damaged") from error
     return data.squeeze(labels.axes.index("c")) if "c" in labels.axes else data
 
 
@@ -274,13 +333,6 @@ def _partition_scores(predicted: Labels, true: Labels, tolerance: float) -> dict
 def _evaluate_classes(
     pairs: Sequence[tuple[str, Labels, Labels]], classes: Sequence[str], tolerance: float
 ) -> Evaluation:
-    for name, p, t in pairs:
-        for whose, labels in (("predicted", p), ("true", t)):
-            if (lowest := int(labels.min(initial=0))) < 0:
-                raise ImageError(
-                    f"{whose} labels of {name} go down to {lowest}; classes are counted from 0, "
-                    "cut out what is not labelled or give it a class"
-                )
     count = max(len(classes), *(int(max(p.max(initial=0), t.max(initial=0))) + 1 for _, p, t in pairs))
     if count > 256:
         raise ImageError(f"labels go up to {count - 1}, too many for classes; take target='objects'")

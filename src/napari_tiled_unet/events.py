@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import numpy.typing as npt
 
@@ -155,10 +157,11 @@ class Finished(Event):
         What was run: package version, model, options, device, precision, tiles.
     maps : numpy.ndarray or None
         ``(k, ...)`` float32 maps of the whole image if they were asked for.
-    spacing : tuple of float or None
-        Voxel size along each spatial axis of ``axes``; None when unknown.
+    spacing : tuple of (float or None), or None
+        Voxel size along each spatial axis of ``axes``, None along one for which it is not known; None when it is
+        known along none.
     units : str
-        Unit of ``spacing``.
+        Unit of ``spacing`` and ``origin``.
     offset : tuple of int
         Where the labels begin in the image, in voxels along each of ``axes``: not 0 where a
         region was asked for.
@@ -166,6 +169,10 @@ class Finished(Event):
         How much the maps differ over the flips, float32 of the shape of the labels, if the options
         have flips and maps were asked for: the standard deviation of the foreground map, or the
         mean over the classes of theirs; from 0 to 0.5.
+    origin : mapping of str to float
+        Where the first voxel of the image lies, by spatial axis, as far as that is known; ``offset`` counts from there.
+    time_step : float or None
+        Seconds from one frame of a time series to the next; None when unknown.
     """
 
     labels: npt.NDArray[Any]
@@ -174,7 +181,9 @@ class Finished(Event):
     seconds: float
     provenance: dict[str, Any] = field(default_factory=dict)
     maps: npt.NDArray[np.float32] | None = None
-    spacing: tuple[float, ...] | None = None
+    spacing: tuple[float | None, ...] | None = None
     units: str = "pixel"
     offset: tuple[int, ...] = ()
     spread: npt.NDArray[np.float32] | None = None
+    origin: Mapping[str, float] = field(default_factory=dict)
+    time_step: float | None = None

@@ -1,6 +1,6 @@
 """An image: an array, the names of its axes, and the size of its voxels.
 
-Axis names live here alone. Past this room, arrays are frames: channels first,
+Axis names live here and in :mod:`napari_tiled_unet.axes` alone. Past this room, arrays are frames: channels first,
 ``(c, [z,] y, x)``. An image may be lazy (dask, zarr, memory-mapped); only one frame of it
 is ever in memory.
 """
@@ -9,38 +9,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_tiled_unet.axes import AXES, axes_of, check_array, check_axes
 from napari_tiled_unet.errors import FileError, ImageError, TiledUnetError
 from napari_tiled_unet.lazy import Luminance, Part
 from napari_tiled_unet.region import Region
-
-AXES = "tczyx"
-"""Every axis there is, in the order in which labels are given back."""
-
-_NO_LENGTH = ("", "pixel", "pixels", "px")
-# Micrometres per unit.
-_MICROMETRES = {
-    **dict.fromkeys(("m", "meter", "metre"), 1e6),
-    **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e4),
-    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
-    # The micro sign, the Greek letter, and the escape that ImageJ writes.
-    **dict.fromkeys(("\u00b5m", "\u03bcm", "\\u00b5m", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
-    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
-    **dict.fromkeys(("\u00e5", "angstrom"), 1e-4),
-    **dict.fromkeys(("pm", "picometer", "picometre"), 1e-6),
-    **dict.fromkeys(("in", "inch"), 25400.0),
-}
-_CHOICES = {
-    3: "'zyx' (z-stack), 'tyx' (time series), 'cyx' (channels) or 'yxc' (RGB)",
-    4: "'tzyx', 'zcyx', 'czyx', 'tcyx' or 'zyxc'",
-    5: "'tczyx' or 'tzcyx'",
-}
+from napari_tiled_unet.units import NO_LENGTH, micrometres_per
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +48,17 @@ class Image:
         What was left out or assumed when it was read.
     level : int
         Which resolution of a multiscale image it is, 0 the full one.
+    partial_spacing : mapping of str to float
+        Micrometres per voxel by spatial axis, where they are not known along all; else empty.
+    origin : mapping of str to float
+        Where the first voxel lies, in micrometres, by spatial axis, as far as that is known.
+    time_step : float or None
+        Seconds from one frame of a time series to the next; None when unknown.
 
     Raises
     ------
     ImageError
-        If the array cannot be an image, or axes and array do not agree.
+        If the array cannot be an image, or axes and array or spacing do not agree.
     """
 
     data: Any
@@ -83,12 +69,21 @@ class Image:
     is_rgb: bool = False
     notes: tuple[str, ...] = ()
     level: int = 0
+    partial_spacing: Mapping[str, float] = field(default_factory=dict)
+    origin: Mapping[str, float] = field(default_factory=dict)
+    time_step: float | None = None
 
     def __post_init__(self) -> None:
-        _check_array(self.data, self.name)
-        _check_axes(self.axes, tuple(self.data.shape), self.name)
-        spacing = None if self.spacing is None else self._in_micrometres(self.spacing)
+        check_array(self.data, self.name)
+        check_axes(self.axes, tuple(self.data.shape), self.name)
+        spacing, partial = None, dict(self.partial_spacing)
+        if self.spacing is not None:
+            spacing, partial = self._in_micrometres(self.spacing), {}
+        self._check_partial_spacing(partial)
+        if len(partial) == len(self.spatial_axes):
+            spacing, partial = tuple(partial[axis] for axis in self.spatial_axes), {}
         object.__setattr__(self, "spacing", spacing)
+        object.__setattr__(self, "partial_spacing", partial)
         object.__setattr__(self, "units", "pixel" if spacing is None else "micrometer")
 
     def _in_micrometres(self, spacing: Sequence[float]) -> tuple[float, ...] | None:
@@ -102,7 +97,7 @@ class Image:
                 f"spacing {spacing} of {self.name!r} must be one positive number per spatial axis "
                 f"({self.spatial_axes}); give {len(self.spatial_axes)}, or one for all"
             )
-        if self.units in _NO_LENGTH:
+        if self.units in NO_LENGTH:
             return None
         factor = micrometres_per(self.units)
         if factor is None:
@@ -111,6 +106,14 @@ class Image:
                 "give the spacing in 'micrometer', 'nm', 'mm' or 'pixel'"
             )
         return tuple(s * factor for s in sizes)
+
+    def _check_partial_spacing(self, partial: Mapping[str, float]) -> None:
+        fits = set(partial) <= set(self.spatial_axes)
+        if not fits or not all(size > 0 and math.isfinite(size) for size in partial.values()):
+            raise ImageError(
+                f"partial_spacing {dict(partial)} of {self.name!r} must be positive numbers of axes among "
+                f"{self.spatial_axes!r}; leave out those that are not known"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -133,9 +136,18 @@ class Image:
 
     def spacing_of(self, axes: str) -> tuple[float, ...] | None:
         """Return the voxel size along the given spatial axes, or None when unknown."""
-        if self.spacing is None or not set(axes) <= set(self.spatial_axes):
-            return None
-        return tuple(self.spacing[self.spatial_axes.index(axis)] for axis in axes)
+        known = self._known_spacing()
+        return tuple(known[axis] for axis in axes) if known and set(axes) <= set(known) else None
+
+    def spacing_along(self, axes: str) -> tuple[float | None, ...] | None:
+        """Return the voxel size along each of the axes, None where unknown; or None when known along none."""
+        known = self._known_spacing()
+        return tuple(known.get(axis) for axis in axes) if set(axes) & set(known) else None
+
+    def _known_spacing(self) -> Mapping[str, float]:
+        if self.spacing is None:
+            return self.partial_spacing
+        return dict(zip(self.spatial_axes, self.spacing, strict=True))
 
     def with_spacing(self, spacing: Sequence[float], units: str = "micrometer") -> Image:
         """Return the same image with another voxel size; one number stands for every spatial axis."""
@@ -155,7 +167,15 @@ class Image:
         slices = region.slices(self.axes, self.shape, self.name)
         # zarr and the like would read at once.
         data = self.data[slices] if isinstance(self.data, np.ndarray) else Part(self.data, slices)
-        return replace(self, data=data)
+        known = self._known_spacing()
+        starts = {axis: side.start for axis, side in zip(self.axes, slices, strict=True)}
+        # How far a part begins from the first voxel is not known where the size of a voxel is not.
+        origin = {
+            axis: place + starts[axis] * known.get(axis, 0.0)
+            for axis, place in self.origin.items()
+            if axis in known or not starts[axis]
+        }
+        return replace(self, data=data, origin=origin)
 
     def frame_axes(self, spatial: str) -> str:
         """Return the axes over which frames are counted: all but channels and ``spatial``."""
@@ -322,17 +342,8 @@ def image_from_array(
     """
     if isinstance(data, list | tuple):
         data = np.asarray(data)
-    _check_array(data, name)
-    if axes is None:
-        axes = _named_axes(data)
-    if axes is None:
-        if len(data.shape) != 2:
-            raise ImageError(
-                f"the axes of an array of shape {tuple(data.shape)} are ambiguous; say with axes whether it is "
-                f"{_CHOICES[len(data.shape)]}"
-            )
-        axes = "yx"
-    image = Image(data, axes, name=name)
+    check_array(data, name)
+    image = Image(data, axes_of(data) if axes is None else axes, name=name)
     return image if spacing is None else image.with_spacing(spacing, units)
 
 
@@ -362,56 +373,3 @@ def luminance(image: Image) -> Image:
         raise ImageError(f"{image.name!r} has {image.n_channels} channels, RGB has 3 or 4; choose one with channel")
     channel_axis = image.axes.index("c")
     return replace(image, data=Luminance(image.data, channel_axis), axes=image.axes.replace("c", ""), is_rgb=False)
-
-
-def micrometres_per(unit: str) -> float | None:
-    """Return how many micrometres a unit is, by its name or symbol; None if it is no known length."""
-    name = unit.strip().lower()
-    return _MICROMETRES.get(name, _MICROMETRES.get(name.removesuffix("s")))
-
-
-def _check_array(data: Any, name: str) -> None:
-    if not all(hasattr(data, need) for need in ("shape", "dtype", "__getitem__")):
-        raise ImageError(
-            f"a {type(data).__name__} is not an array; give an array, an Image or a path "
-            "(of a viewer's layer its data, and of an image layer: labels cannot be segmented)"
-        )
-    try:
-        dtype = np.dtype(data.dtype)
-    except TypeError:
-        raise ImageError(
-            f"{name!r} is a {type(data).__name__} of data type {data.dtype}, which NumPy does not have; "
-            "convert it to a NumPy array"
-        ) from None
-    if dtype.kind not in "buif":
-        raise ImageError(
-            f"{name!r} has data type {dtype}, an image must be bool, integer or float; "
-            "take for example the magnitude of complex data"
-        )
-    shape = tuple(data.shape)
-    if any(n != n for n in shape):
-        raise ImageError(
-            f"{name!r} has the shape {shape}, whose sizes must be known; call compute_chunk_sizes() of a dask array"
-        )
-    if not 2 <= len(shape) <= len(AXES):
-        raise ImageError(
-            f"{name!r} has {len(shape)} axes (shape {shape}), an image has 2 to {len(AXES)}, of {AXES!r}; "
-            "take a part of it, or add the axes that are missing"
-        )
-    if 0 in shape:
-        raise ImageError(f"{name!r} of shape {shape} is empty; every axis must have at least one voxel")
-
-
-def _check_axes(axes: str, shape: tuple[int, ...], name: str) -> None:
-    if len(axes) != len(shape):
-        raise ImageError(
-            f"axes {axes!r} name {len(axes)} axes, {name!r} has {len(shape)} (shape {shape}); give one letter for each"
-        )
-    if set(axes) - set(AXES) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes):
-        raise ImageError(f"axes {axes!r} of {name!r} must be different letters of {AXES!r}, y and x among them")
-
-
-def _named_axes(data: Any) -> str | None:
-    """Return the axes that an xarray names, if they are ours."""
-    names = [str(n).lower() for n in getattr(data, "dims", ())]
-    return "".join(names) if names and all(len(n) == 1 and n in AXES for n in names) else None

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.events import Notice
 from napari_tiled_unet.half_precision import to_half
-from napari_tiled_unet.image import Image, image_from_array, luminance, micrometres_per
+from napari_tiled_unet.image import Image, image_from_array, luminance
 from napari_tiled_unet.io import read_image
+from napari_tiled_unet.units import micrometres_per
 
 if TYPE_CHECKING:
     from napari_tiled_unet.model import Model
@@ -36,6 +37,11 @@ def match_image(image: Any, model: Model, options: SegmentOptions) -> tuple[Imag
         source = read_image(image, axes=options.axes, level=options.level)
     elif isinstance(image, Image):
         source = image
+        if options.axes not in (None, source.axes):
+            raise OptionsError(
+                f"axes={options.axes!r}: {source.name!r} has axes {source.axes!r} already; "
+                "leave axes out, or make the Image with those that it has"
+            )
     else:
         source = image_from_array(image, axes=options.axes)
     if options.level not in (0, source.level):
@@ -45,7 +51,7 @@ def match_image(image: Any, model: Model, options: SegmentOptions) -> tuple[Imag
         )
     notices = [Notice(note) for note in source.notes]
     if options.spacing == "none":
-        source = replace(source, spacing=None)
+        source = replace(source, spacing=None, partial_spacing={})
     elif options.spacing is not None:
         source = source.with_spacing(options.spacing)
     missing = set(model.spec.axes) - set(source.axes)

@@ -7,6 +7,7 @@ validated as data, the network is built from the table of architectures.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_tiled_unet.errors import FileError, ModelError
-from napari_tiled_unet.image import micrometres_per
 from napari_tiled_unet.networks.spec import NetworkSpec
 from napari_tiled_unet.normalise import Normalisation
 from napari_tiled_unet.targets import Target
+from napari_tiled_unet.units import micrometres_per
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,10 +155,20 @@ class ModelSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Model:
-    """A spec and the network that it describes, on the CPU, in evaluation mode."""
+    """A spec and the network that it describes, on the CPU, in evaluation mode.
+
+    Attributes
+    ----------
+    spec, network
+        What it says about itself, and what that describes, with its weights.
+    path, sha256 : Path and str, or None
+        The file that it was loaded from, and its digest then; None of one that was made in memory.
+    """
 
     spec: ModelSpec
     network: Network
+    path: Path | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -326,7 +337,9 @@ def load_model(name: str | Path) -> Model:
             f"{spec.network.architecture!r} needs {expected.get(wrong)}; get the file again"
         )
     network.load_state_dict(weights)
-    return Model(spec, network.eval().requires_grad_(False))
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Model(spec, network.eval().requires_grad_(False), path.absolute(), sha256)
 
 
 def stored_half(path: str | Path) -> bool:

@@ -41,7 +41,7 @@ def run_evaluation(
     Returns
     -------
     int
-        0, or 1 if a true file has no prediction.
+        0, or 1 if a true file has no prediction, or a pair of files cannot be scored.
 
     Raises
     ------
@@ -67,7 +67,9 @@ def run_evaluation(
         if names:
             shown = ", ".join(names[:_SHOWN_FILES]) + (", ..." if len(names) > _SHOWN_FILES else "")
             print(f"tiled-unet: {len(names)} not scored, without {lack}: {shown}", file=sys.stderr)
-    return 1 if done.not_predicted else 0
+    for name, reason in done.failed:
+        print(f"tiled-unet: {name} failed and is not scored: {reason}", file=sys.stderr)
+    return 1 if done.not_predicted or done.failed else 0
 
 
 def _write_faults(done: Evaluation, folder: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from napari_tiled_unet.matching import Grid, match_channels, match_image, match_
 from napari_tiled_unet.memory import GIB, free_memory, memory_budget
 from napari_tiled_unet.model import Model, ModelSpec, load_model
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
+from napari_tiled_unet.provenance import called, provenance
 from napari_tiled_unet.region import Region
 from napari_tiled_unet.runtime import Runner, choose_device, choose_precision
 from napari_tiled_unet.strips import StripPlan
@@ -55,10 +57,7 @@ def segment(
     options : SegmentOptions, optional
         How to segment; the keywords below replace single values of it.
     **keywords
-        Any field of :class:`SegmentOptions`: ``axes``, ``channel``, ``region``, ``level``, ``spacing``,
-        ``object_size``, ``tile``, ``overlap``, ``blend``, ``flips``, ``device``, ``precision``,
-        ``backend``, ``memory``, ``normalisation``, ``foreground_threshold``, ``seed_threshold``, ``seed_prominence``,
-        ``min_size``, ``fill_holes``, ``link_slices``.
+        Any field of :class:`SegmentOptions`; the signature lists them.
 
     Returns
     -------
@@ -92,11 +91,10 @@ def segment(
     """
     finished: Finished | None = None
     for event in iter_segment(image, model, options=options, **keywords):
-        if isinstance(event, Notice):
-            if event.caution:
-                warnings.warn(event.message, UserWarning, stacklevel=2)
-            else:
-                logger.info(event.message)
+        if isinstance(event, Notice) and event.caution:
+            warnings.warn(event.message, UserWarning, stacklevel=2)
+        elif isinstance(event, Notice):
+            logger.info(event.message)
         elif isinstance(event, Finished):
             finished = event
     assert finished is not None
@@ -143,20 +141,15 @@ def iter_segment(
     """
     # A plain function first, so that bad input raises at the call and not at the first event.
     started = time.perf_counter()
-    options = _options(options, model, keywords)
+    named = {} if model is None or isinstance(model, Model) else {"model": str(model)}
+    options = (options or SegmentOptions()).changed(**keywords, **named)
     loaded = model if isinstance(model, Model) else load_model(options.model)
+    # By the name or path that finds it again, from wherever.
+    options = options.changed(model=called(loaded))
     source, notices = match_image(image, loaded, options)
     if options.region:
         source.part(Region.parse(options.region))
     return _run(source, loaded, options, notices, Wishes(keep_maps, live, focus), started)
-
-
-def _options(options: SegmentOptions | None, model: Any, keywords: dict[str, Any]) -> SegmentOptions:
-    if isinstance(model, Model):
-        keywords = {**keywords, "model": model.spec.name}
-    elif model is not None:
-        keywords = {**keywords, "model": str(model)}
-    return (options or SegmentOptions()).changed(**keywords)
 
 
 def _run(
@@ -212,7 +205,8 @@ def _run(
 
     framewise = Framewise(model, options, wishes, runner, grid, channels, planned, choice, measured)
     labels, maps, n_objects = yield from _all_frames(frames, framewise, shape)
-    yield _finished(source, framewise, region, (labels, maps, n_objects), started)
+    finished = _finished(source, framewise, region, (labels, maps, n_objects), started)
+    yield replace(finished, origin=whole.origin, time_step=whole.time_step)
 
 
 def _finished(source: Image, framewise: Framewise, region: Region, results: _Results, started: float) -> Finished:
@@ -223,6 +217,7 @@ def _finished(source: Image, framewise: Framewise, region: Region, results: _Res
         _link(labels, axes)
         n_objects = None
     labels = labels.astype(smallest_label_dtype(int(labels.max(initial=0))), copy=False)
+    spacing = source.spacing_along("".join(a for a in axes if a in "zyx"))
     seconds = time.perf_counter() - started
     ran = {"device": framewise.planned.device, "backend": runner.backend, "precision": runner.precision}
     return Finished(
@@ -230,10 +225,10 @@ def _finished(source: Image, framewise: Framewise, region: Region, results: _Res
         axes,
         _count(labels) if n_objects is None else n_objects,
         seconds,
-        _provenance(source, framewise, **ran, seconds=seconds),
+        provenance(source, framewise, **ran, seconds=seconds),
         None if maps is None else maps[:n_maps],
-        source.spacing_of("".join(a for a in axes if a in "zyx")),
-        source.units,
+        spacing,
+        "pixel" if spacing is None else "micrometer",
         region.offset(axes),
         maps[n_maps] if maps is not None and runner.gives_spread else None,
     )
@@ -376,24 +371,3 @@ def _count(labels: npt.NDArray[Any]) -> int:
 
     values = fastremap.unique(labels)
     return int(np.count_nonzero(values))
-
-
-def _provenance(source: Image, framewise: Framewise, **measured: Any) -> dict[str, Any]:
-    from napari_tiled_unet import __version__
-
-    spec, seam_error = framewise.model.spec, framewise.seam_error
-    if framewise.tiles_empty:
-        measured["tiles_empty"] = framewise.tiles_empty
-    return {
-        "software": "napari-tiled-unet",
-        "version": __version__,
-        "image": source.name,
-        "image_shape": list(source.shape),
-        "image_axes": source.axes,
-        "model": spec.name,
-        "model_package_version": spec.package_version,
-        "options": framewise.options.model_dump(exclude_defaults=True),
-        **framewise.choice.numbers(),
-        "seam_error": None if seam_error is None else seam_error.to_dict(),
-        **measured,
-    }

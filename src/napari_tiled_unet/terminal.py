@@ -29,6 +29,8 @@ class FileResult:
         Size of the labels.
     error : str
         Why it failed or was skipped.
+    removed : tuple of str
+        Paths of maps of an earlier run that did not belong to the new labels any more.
     """
 
     image: str
@@ -38,6 +40,7 @@ class FileResult:
     seconds: float = 0.0
     megavoxels: float = 0.0
     error: str = ""
+    removed: tuple[str, ...] = ()
 
 
 class Progress(Protocol):

@@ -11,16 +11,22 @@ file is ever left under the final name.
 
 from __future__ import annotations
 
+from napari_tiled_unet.io.identity import SOFTWARE, identity_of, image_of, is_ours, result_of
 from napari_tiled_unet.io.read import image_files, is_result, read_image
 from napari_tiled_unet.io.tiff import read_description
 from napari_tiled_unet.io.write import require_writable, smallest_label_dtype, write_labels, write_maps, write_png
 
 __all__ = [
+    "SOFTWARE",
+    "identity_of",
     "image_files",
+    "image_of",
+    "is_ours",
     "is_result",
     "read_description",
     "read_image",
     "require_writable",
+    "result_of",
     "smallest_label_dtype",
     "write_labels",
     "write_maps",

@@ -7,15 +7,15 @@ References
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_tiled_unet.axes import AXES
 from napari_tiled_unet.errors import FileError
-from napari_tiled_unet.image import AXES, Image, image_from_array
-from napari_tiled_unet.io.metadata import check_level, known_axes, micrometres, with_voxel_size
+from napari_tiled_unet.image import Image, image_from_array
+from napari_tiled_unet.io.metadata import Calibration, calibrated, check_level, known_axes
 
 if TYPE_CHECKING:
     import zarr
@@ -79,9 +79,14 @@ def _resolution(
         )
     image = Image(data, axes or known_axes(found, tuple(data.shape), name), name=name, notes=notes)
     transforms = [*dataset.get("coordinateTransformations", ()), *multiscale.get("coordinateTransformations", ())]
-    factors = _scales(transforms, len(found))
-    sizes = micrometres((letter, f, a.get("unit")) for letter, a, f in zip(found, named, factors, strict=True))
-    return with_voxel_size(image, found, sizes)
+    scale, shift = _composed(transforms, len(found))
+    units = [axis.get("unit") for axis in named]
+    calibration = Calibration.of(
+        [entry for entry in zip(found, scale, units, strict=True) if entry[0] in "zyx"],
+        origin=[entry for entry in zip(found, shift or (), units, strict=False) if entry[0] in "zyx"],
+        time_step=(scale[found.index("t")], units[found.index("t")]) if "t" in found else (None, ""),
+    )
+    return calibrated(image, found, calibration)
 
 
 def _letter(axis: Mapping[str, Any]) -> str:
@@ -92,7 +97,18 @@ def _letter(axis: Mapping[str, Any]) -> str:
     return {"time": "t", "channel": "c"}.get(str(axis.get("type")), "?")
 
 
-def _scales(transforms: Iterable[Mapping[str, Any]], ndim: int) -> list[float]:
-    """Return the product of all scale transformations, per axis."""
-    scales = [t["scale"] for t in transforms if t.get("type") == "scale" and "scale" in t]
-    return [math.prod(float(scale[axis]) for scale in scales) for axis in range(ndim)]
+def _composed(transforms: Iterable[Mapping[str, Any]], ndim: int) -> tuple[list[float], list[float] | None]:
+    """Return scale and translation per axis of transformations one after the other; None where none translates."""
+    scale, shift, moved = [1.0] * ndim, [0.0] * ndim, False
+    for transform in transforms:
+        kind = transform.get("type")
+        values = transform.get(str(kind))
+        if values is None:
+            continue
+        numbers = [float(values[axis]) for axis in range(ndim)]
+        if kind == "scale":
+            scale = [s * n for s, n in zip(scale, numbers, strict=True)]
+            shift = [s * n for s, n in zip(shift, numbers, strict=True)]
+        elif kind == "translation":
+            shift, moved = [s + n for s, n in zip(shift, numbers, strict=True)], True
+    return scale, shift if moved else None

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_tiled_unet.errors import FileError
-from napari_tiled_unet.image import Image, micrometres_per
-from napari_tiled_unet.io.metadata import check_level, known_axes, micrometres, with_voxel_size
+from napari_tiled_unet.image import Image
+from napari_tiled_unet.io.metadata import Calibration, calibrated, check_level, known_axes
+from napari_tiled_unet.units import micrometres_per
 
 LAZY_BYTES = 2**28
 """Larger images stay on disk and are read frame by frame."""
@@ -42,12 +43,12 @@ def read_tiff(path: Path, axes: str | None, level: int = 0) -> Image:
         if "c" not in found:
             found = found.replace("s", "c")
         rgb = _is_rgb(series)
-        sizes = _level_sizes(_voxel_sizes(tiff, index), full, series)
+        calibration = _of_level(_calibration(tiff, index), full, series)
         notes = tuple(_notes(path.name, tiff, index, found, level))
         data = _data(path, series, index, level)
     image = Image(data, axes or known_axes(found, tuple(data.shape), path.name), name=path.name, notes=notes)
     image = replace(image, is_rgb=rgb and image.n_channels in (3, 4), level=level)
-    return with_voxel_size(image, found, sizes)
+    return calibrated(image, found, calibration)
 
 
 def _own_index(tiff: Any) -> int:
@@ -69,11 +70,11 @@ def _files_of(series: Any) -> set[str]:
     return {page.parent.filehandle.path for page in series if page is not None}
 
 
-def _level_sizes(sizes: dict[str, float], full: Any, series: Any) -> dict[str, float]:
+def _of_level(full_one: Calibration, full: Any, series: Any) -> Calibration:
     """Return the voxel sizes of a resolution, given those of the full one."""
     axes, shapes = full.get_axes(squeeze=True).lower(), [s.get_shape(squeeze=True) for s in (full, series)]
     factors = {axis: n / m for axis, n, m in zip(axes, *shapes, strict=False)}
-    return {axis: size * factors.get(axis, 1.0) for axis, size in sizes.items()}
+    return replace(full_one, sizes={axis: size * factors.get(axis, 1.0) for axis, size in full_one.sizes.items()})
 
 
 def _data(path: Path, series: Any, index: int, level: int) -> Any:
@@ -171,25 +172,37 @@ def _notes(name: str, tiff: Any, index: int, found: str, level: int) -> Iterator
         yield f"{name}: the distance of its slices is not stated, which in an ImageJ file means 1 {unit}"
 
 
-def _voxel_sizes(tiff: Any, index: int) -> dict[str, float]:
-    """Return micrometres per voxel by axis, as far as the metadata tell."""
+def _calibration(tiff: Any, index: int) -> Calibration:
+    """Return voxel size and time step, as far as the metadata tell."""
     if tiff.is_ome and tiff.ome_metadata:
         pixels = _first(_ome_image(tiff, index).get("Pixels"))
-        return micrometres(
-            (a, pixels.get(f"PhysicalSize{a.upper()}"), pixels.get(f"PhysicalSize{a.upper()}Unit", "µm")) for a in "zyx"
+        return Calibration.of(
+            (
+                (a, pixels.get(f"PhysicalSize{a.upper()}"), pixels.get(f"PhysicalSize{a.upper()}Unit", "µm"))
+                for a in "zyx"
+            ),
+            time_step=(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s")),
         )
     if tiff.is_lsm and tiff.lsm_metadata:
-        return micrometres((a, tiff.lsm_metadata.get(f"VoxelSize{a.upper()}"), "m") for a in "zyx")
+        found = tiff.lsm_metadata
+        # So it is spelt in the files.
+        time_step = (found.get("TimeIntervall"), "s")
+        return Calibration.of(((a, found.get(f"VoxelSize{a.upper()}"), "m") for a in "zyx"), time_step=time_step)
     if tiff.is_imagej and tiff.imagej_metadata:
-        depth = 1.0 if _imagej_default_depth(tiff) else tiff.imagej_metadata.get("spacing")
-        # ImageJ counts slices downwards with a negative distance.
-        sizes = [("z", abs(depth) if isinstance(depth, int | float) else None, _imagej_unit(tiff, "z"))]
-        for axis, name in (("y", "YResolution"), ("x", "XResolution")):
-            tag = tiff.pages[0].tags.get(name)
-            pixels_per, per = tag.value if tag else (0, 1)
-            sizes.append((axis, per / pixels_per if pixels_per else None, _imagej_unit(tiff, axis)))
-        return micrometres(sizes)
-    return {}
+        return _imagej_calibration(tiff)
+    return Calibration()
+
+
+def _imagej_calibration(tiff: Any) -> Calibration:
+    depth = 1.0 if _imagej_default_depth(tiff) else tiff.imagej_metadata.get("spacing")
+    # ImageJ counts slices downwards with a negative distance.
+    sizes = [("z", abs(depth) if isinstance(depth, int | float) else None, _imagej_unit(tiff, "z"))]
+    for axis, name in (("y", "YResolution"), ("x", "XResolution")):
+        tag = tiff.pages[0].tags.get(name)
+        pixels_per, per = tag.value if tag else (0, 1)
+        sizes.append((axis, per / pixels_per if pixels_per else None, _imagej_unit(tiff, axis)))
+    found = tiff.imagej_metadata
+    return Calibration.of(sizes, time_step=(found.get("finterval"), found.get("tunit", "s")))
 
 
 def _imagej_unit(tiff: Any, axis: str = "x") -> str:

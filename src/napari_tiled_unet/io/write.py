@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_tiled_unet.axes import AXES
 from napari_tiled_unet.errors import FileError, ImageError
-from napari_tiled_unet.image import AXES, micrometres_per
+from napari_tiled_unet.units import micrometres_per
 
 # Leaves room below 4 GiB for all that is not voxels.
 _BIGTIFF_BYTES = 2**32 - 2**25
+# Voxel size per spatial axis, None along one for which it is not known.
+Spacing = Sequence[float | None] | None
 # OME-TIFF wants the planes last and, as most of its readers, the channels right before them.
 _FILE_ORDER = "tzcyx"
 
@@ -39,10 +42,12 @@ def write_labels(
     path: str | Path,
     labels: npt.NDArray[Any],
     axes: str,
-    spacing: Sequence[float] | None = None,
+    spacing: Spacing = None,
     units: str = "micrometer",
     *,
     offset: Sequence[int] = (),
+    origin: Mapping[str, float] | None = None,
+    time_step: float | None = None,
     description: dict[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -58,12 +63,16 @@ def write_labels(
         Letters of ``tczyx``, one per axis of ``labels``. In the file they are in the order
         ``tzcyx``, as OME-TIFF has them.
     spacing : sequence of float, optional
-        Voxel size per spatial axis of ``axes``.
+        Voxel size per spatial axis of ``axes``; None along one for which it is not known.
     units : str
-        Unit of ``spacing``: any length, which is written as micrometres, or ``pixel`` for none.
+        Unit of ``spacing`` and ``origin``: any length, which is written as micrometres, or ``pixel`` for none.
     offset : sequence of int, optional
         First voxel in the image along each of ``axes``, where the labels are of a part of it. With a
         spacing it is written as OME's position of every plane.
+    origin : mapping of str to float, optional
+        Where the first voxel of the image lies, by spatial axis, 0 where it is not named; written likewise.
+    time_step : float, optional
+        Seconds from one frame of a time series to the next.
     description : dict, optional
         Provenance; stored as JSON in the image's description, see :func:`read_description`.
     overwrite : bool
@@ -82,7 +91,7 @@ def write_labels(
     if lowest < 0:
         raise ImageError(f"the lowest label is {lowest}, labels count from 0 (background); renumber them")
     dtype = smallest_label_dtype(int(labels.max(initial=0)))
-    more = _positions(axes, labels.shape, offset, spacing, units)
+    more = _positions(axes, labels.shape, offset, origin or {}, spacing, units) | _time_step(axes, time_step)
     _write_ome(Path(path), labels.astype(dtype, copy=False), axes, spacing, units, description, overwrite, more)
 
 
@@ -91,10 +100,12 @@ def write_maps(
     maps: npt.NDArray[np.float32],
     axes: str,
     channel_names: Sequence[str],
-    spacing: Sequence[float] | None = None,
+    spacing: Spacing = None,
     units: str = "micrometer",
     *,
     offset: Sequence[int] = (),
+    origin: Mapping[str, float] | None = None,
+    time_step: float | None = None,
     description: dict[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -102,7 +113,7 @@ def write_maps(
 
     Parameters
     ----------
-    path, axes, spacing, units, offset, description, overwrite
+    path, axes, spacing, units, offset, origin, time_step, description, overwrite
         As for :func:`write_labels`; ``axes`` has ``c``.
     maps : numpy.ndarray
         Float maps.
@@ -120,7 +131,8 @@ def write_maps(
             f"{len(channel_names)} channel names {tuple(channel_names)} for maps of shape {maps.shape} and axes "
             f"{axes!r}; give one for each voxel of the axis 'c'"
         )
-    more = {"Channel": {"Name": list(channel_names)}, **_positions(axes, maps.shape, offset, spacing, units)}
+    more = {"Channel": {"Name": list(channel_names)}, **_time_step(axes, time_step)}
+    more |= _positions(axes, maps.shape, offset, origin or {}, spacing, units)
     data = maps.astype(np.float32, copy=False)
     _write_ome(Path(path), data, axes, spacing, units, description, overwrite, more)
 
@@ -129,7 +141,7 @@ def _write_ome(
     path: Path,
     data: npt.NDArray[Any],
     axes: str,
-    spacing: Sequence[float] | None,
+    spacing: Spacing,
     units: str,
     description: dict[str, Any] | None,
     overwrite: bool,
@@ -167,40 +179,58 @@ def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
         )
 
 
-def _physical_sizes(axes: str, spacing: Sequence[float] | None, units: str) -> dict[str, Any]:
+def _physical_sizes(axes: str, spacing: Spacing, units: str) -> dict[str, Any]:
     """Return the voxel size as OME metadata; empty when unknown."""
     factor = micrometres_per(units)
     if spacing is None or factor is None:
         return {}
     spatial = [a for a in axes if a in "zyx"]
-    if len(spacing) != len(spatial) or not all(np.isfinite(s) and s > 0 for s in spacing):
+    if len(spacing) != len(spatial) or not all(np.isfinite(s) and s > 0 for s in spacing if s is not None):
         raise ImageError(
             f"spacing {tuple(spacing)} must be one positive number per spatial axis ({''.join(spatial)}); "
             f"give {len(spatial)}, or None"
         )
     sizes: dict[str, Any] = {}
     for axis, size in zip(spatial, spacing, strict=True):
+        if size is None:
+            continue
         sizes[f"PhysicalSize{axis.upper()}"] = float(size) * factor
         sizes[f"PhysicalSize{axis.upper()}Unit"] = "µm"
     return sizes
 
 
-def _positions(
-    axes: str, shape: tuple[int, ...], offset: Sequence[int], spacing: Sequence[float] | None, units: str
-) -> dict[str, Any]:
-    """Return where each plane begins in the image as OME metadata; empty when unknown or at the origin."""
-    factor = micrometres_per(units)
-    if spacing is None or factor is None or not any(offset):
+def _time_step(axes: str, seconds: float | None) -> dict[str, Any]:
+    """Return the time step of a series as OME metadata; empty when unknown."""
+    if seconds is None or "t" not in axes:
         return {}
-    size = {a: float(s) * factor for a, s in zip((a for a in axes if a in "zyx"), spacing, strict=True)}
-    first, length = dict(zip(axes, offset, strict=True)), dict(zip(axes, shape, strict=True))
+    if not (np.isfinite(seconds) and seconds > 0):
+        raise ImageError(f"time_step={seconds} must be a positive number of seconds; give that, or None")
+    return {"TimeIncrement": float(seconds), "TimeIncrementUnit": "s"}
+
+
+def _positions(
+    axes: str,
+    shape: tuple[int, ...],
+    offset: Sequence[int],
+    origin: Mapping[str, float],
+    spacing: Spacing,
+    units: str,
+) -> dict[str, Any]:
+    """Return where each plane begins as OME metadata; empty when unknown or at the first voxel of the image."""
+    factor = micrometres_per(units)
+    if spacing is None or factor is None or not (any(offset) or any(origin.values())):
+        return {}
+    sizes = zip((a for a in axes if a in "zyx"), spacing, strict=True)
+    size = {axis: float(step) * factor for axis, step in sizes if step is not None}
+    first, length = dict(zip(axes, offset or (0,) * len(axes), strict=True)), dict(zip(axes, shape, strict=True))
     leading = [a for a in _FILE_ORDER[:-2] if a in axes]
     planes = list(np.ndindex(*(length[a] for a in leading)))
     found: dict[str, Any] = {}
     for axis, step in size.items():
         index = leading.index(axis) if axis in leading else None
         voxels = [first[axis] + (plane[index] if index is not None else 0) for plane in planes]
-        found[f"Position{axis.upper()}"] = [step * voxel for voxel in voxels]
+        begin = origin.get(axis, 0.0) * factor
+        found[f"Position{axis.upper()}"] = [begin + step * voxel for voxel in voxels]
         found[f"Position{axis.upper()}Unit"] = ["µm"] * len(planes)
     return {"Plane": found}
 
