@@ -76,7 +76,7 @@ def test_what_the_run_refuses_is_refused() -> None:
 
 
 def test_time_is_told_once_a_rate_is_measured() -> None:
-    image, model = Image(Unread(500, 500), "yx"), blob_model()
+    image, model = Image(Unread(2000, 2000), "yx"), blob_model()
     options = SegmentOptions.of(device="cpu", precision="float32")
     assert forecast(image, model, options).seconds is None
     calibrate(model, options)
@@ -88,6 +88,44 @@ def test_time_is_told_once_a_rate_is_measured() -> None:
     assert forecast(image, model, options).seconds == pytest.approx(42.0)
     learn(model, "cpu", "float32", 0, 1.0)
     assert forecast(image, model, options).seconds == pytest.approx(42.0)
+
+
+def test_the_rescaled_frame_is_counted() -> None:
+    model = blob_model(spacing=(1.0, 1.0))
+    image = Image(Unread(500, 500), "yx", spacing=(2.0, 2.0), units="micrometer")
+    as_it_is = forecast(image, model, SegmentOptions.of(spacing="none", tile=64)).memory
+    rescaled = forecast(image, model, SegmentOptions.of(tile=64)).memory
+    maps, frame = 2 * 4 * 1000**2, 4 * 1000**2
+    assert rescaled - as_it_is == pytest.approx(maps + frame, rel=0.02)
+
+
+def test_a_small_run_says_little_of_a_large_one() -> None:
+    image, model = Image(Unread(2000, 2000), "yx"), blob_model()
+    options = SegmentOptions.of(device="cpu", precision="float32")
+    voxels = forecast(image, model, options).voxels
+    learn(model, "cpu", "float32", voxels, 40.0)
+    # A thousandth of it, which takes a second to begin.
+    for _ in range(10):
+        learn(model, "cpu", "float32", voxels // 1000, 1.0)
+    assert forecast(image, model, options).seconds == pytest.approx(40)
+    # A quarter of it counts as a quarter.
+    learn(model, "cpu", "float32", voxels // 4, 20.0)
+    assert forecast(image, model, options).seconds == pytest.approx(50)
+    # What is as large says how it is now.
+    learn(model, "cpu", "float32", voxels, 20.0)
+    assert forecast(image, model, options).seconds == pytest.approx(20)
+
+
+def test_a_first_run_that_is_small_leaves_the_rate_of_a_tile() -> None:
+    image, model = Image(Unread(2000, 2000), "yx"), blob_model()
+    options = SegmentOptions.of(device="cpu", precision="float32")
+    calibrate(model, options)
+    before = forecast(image, model, options).seconds
+    learn(model, "cpu", "float32", 1, 60.0)
+    assert forecast(image, model, options).seconds == before
+    # 512 x 512, most of which is its start.
+    learn(model, "cpu", "float32", 2**18, 4 * before / 16)
+    assert forecast(image, model, options).seconds < 2 * before
 
 
 @pytest.mark.parametrize(

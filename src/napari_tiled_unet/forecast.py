@@ -2,7 +2,7 @@
 
 Tiles are those that the run will plan. Memory is an estimate of the peak. Time is the voxels
 that the network will compute times a rate, which is measured: on one tile at first, then on
-every run that ends (:func:`learn`).
+every run that ends (:func:`learn`), by its part of the largest one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,27 @@ if TYPE_CHECKING:
 
 # Voxels of the tile on which a rate is first measured.
 _PROBE_VOXELS = 2**16
-_rates: dict[tuple[str, str, str], float] = {}
+# What it counts as beside runs: it is timed without a run's start, which is most of what a smaller one takes.
+_PROBE_COUNTS = 2**20
+# Part of the largest run below which another says nothing of it.
+_LEAST_PART = 0.1
+_rates: dict[tuple[str, str, str], Rate] = {}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How long a voxel takes.
+
+    Attributes
+    ----------
+    seconds : float
+        Per voxel that the network computes.
+    voxels : int
+        Of how many that is known.
+    """
+
+    seconds: float
+    voxels: int
 
 
 @dataclass(frozen=True)
@@ -118,6 +138,8 @@ def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
     n_frames = math.prod(shape) // math.prod(grid.image)
     n_channels = len(channels) if channels is not None else source.n_channels
     frame = math.prod(whole) * n_channels * np.dtype(source.data.dtype).itemsize
+    # Beside it lies the rescaled one, in float32.
+    frame += grid.differs * 4 * n_channels * math.prod(grid.network)
     # One more for the spread over flips.
     n_maps = len(spec.target.channels) + options.flips
     maps = n_maps * 4 * (math.prod(grid.network) + grid.differs * math.prod(grid.image))
@@ -125,7 +147,7 @@ def forecast(image: Image, model: Model, options: SegmentOptions) -> Forecast:
     memory = int(network + frame + maps + 4 * math.prod(shape))
     voxels = plan.voxels_computed * n_frames * choice.costs.views
     rate = _rates.get(_key(model, device, dtype))
-    found = Forecast(n_frames, n_frames * len(plan), voxels, memory, None if rate is None else rate * voxels)
+    found = Forecast(n_frames, n_frames * len(plan), voxels, memory, None if rate is None else rate.seconds * voxels)
     if memory > free_memory():
         found = replace(
             found,
@@ -160,11 +182,15 @@ def calibrate(model: Model, options: SegmentOptions) -> None:
     runner.run(tile)  # the first is slower: memory, threads, choice of kernels
     started = time.perf_counter()
     runner.run(tile)
-    _rates.setdefault(key, (time.perf_counter() - started) / math.prod(shape))
+    n = math.prod(shape)
+    _rates.setdefault(key, Rate((time.perf_counter() - started) / n, max(n, _PROBE_COUNTS)))
 
 
 def learn(model: Model, device: str, precision: str, voxels: int, seconds: float) -> None:
     """Remember how long a run took.
+
+    One that is as large as any before says all about the next; of a smaller one more is its start, and it
+    counts by its part of the largest, or not at all.
 
     Parameters
     ----------
@@ -177,8 +203,14 @@ def learn(model: Model, device: str, precision: str, voxels: int, seconds: float
     seconds : float
         From the plan to the labels.
     """
-    if voxels > 0:
-        _rates[model.spec.name, device, precision] = seconds / voxels
+    if voxels <= 0:
+        return
+    key, now = (model.spec.name, device, precision), seconds / voxels
+    known = _rates.get(key)
+    if known is None or voxels >= known.voxels:
+        _rates[key] = Rate(now, voxels)
+    elif (part := voxels / known.voxels) >= _LEAST_PART:
+        _rates[key] = Rate((1 - part) * known.seconds + part * now, known.voxels)
 
 
 def _key(model: Model, device: torch.device, dtype: torch.dtype) -> tuple[str, str, str]:
