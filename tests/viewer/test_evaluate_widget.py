@@ -95,6 +95,23 @@ def test_a_click_goes_to_the_fault(viewer: Viewer, qtbot: Any) -> None:
     assert len(viewer.layers) == 3
 
 
+def test_a_click_goes_to_the_fault_in_a_world_of_finer_units(viewer: Viewer, qtbot: Any) -> None:
+    from napari_tiled_unet.viewer.evaluate_widget import EvaluateWidget
+
+    widget = EvaluateWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Evaluate")
+    place: dict[str, Any] = {"scale": (0.5, 0.5), "units": ("um", "um")}
+    viewer.add_labels(FOUND, name="found", metadata={"tiled_unet": {}}, **place)
+    viewer.add_labels(TRUTH, name="truth", **place)
+    viewer.add_image(np.zeros((40, 60)), scale=(500, 500), units=("nm", "nm"))
+    widget.evaluate()
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    viewer.scene.camera.zoom = 1e-6
+    widget.list.itemClicked.emit(widget.list.item(2))
+    np.testing.assert_allclose(viewer.scene.camera.center[-2:], (33.5 * 500, 47.5 * 500))
+    assert 1 / 500 < viewer.scene.camera.zoom < 50 / 500
+
+
 def test_bad_input_is_a_sentence(viewer: Viewer, qtbot: Any, notified: list[tuple[str, str]]) -> None:
     from napari_tiled_unet.viewer.evaluate_widget import EvaluateWidget
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from napari_tiled_unet.viewer.improving import (
     Correction,
     Judged,
     at_network_scale,
+    drop,
     improve_events,
     improvement_options,
     labels_of_run,
@@ -305,6 +307,28 @@ class TestTaking:
             with pytest.raises(FileError, match=r"cannot be made .*choose another folder of models"):
                 refused()
 
+    def test_where_the_old_one_cannot_be_kept_nothing_is_replaced(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: Any) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("shutil.copy2", refuse)
+        before = (folder / "mine.safetensors").read_bytes()
+        with pytest.raises(FileError, match=r"mine.safetensors.old' \(Permission denied\), so it was not replaced"):
+            take(find_model("mine"), blob_model(object_size=3.0))
+        assert (folder / "mine.safetensors").read_bytes() == before
+
+    @pytest.mark.parametrize("name", ["mine", "plate[1]", "a*b"])
+    def test_what_was_not_taken_goes_with_all_beside_it_and_nothing_else(self, tmp_path: Path, name: str) -> None:
+        own = [tmp_path / f"{name}{end}" for end in (".safetensors", ".checkpoint", ".curves.csv", ".curves.png")]
+        others = [tmp_path / "mine.v2.safetensors", tmp_path / "plate1.safetensors"]
+        for path in (*own, *others):
+            path.touch()
+        drop(own[0])
+        drop(own[0])
+        assert sorted(tmp_path.iterdir()) == sorted(others)
+
     def test_the_old_one_may_be_gone(self, folder: Path) -> None:
         old = find_model("mine")
         old.unlink()
@@ -448,6 +472,60 @@ def improved(widget: Any, qtbot: Any) -> str:
     widget.improve()
     qtbot.waitUntil(lambda: not widget.running, timeout=60_000)
     return widget.status
+
+
+def correct(labels: Any) -> None:
+    """Make some objects of a layer larger."""
+    data = labels.data.copy()
+    grid = np.indices(data.shape)
+    for number in (1, 4, 5, 6):
+        middle = np.argwhere(data == number).mean(axis=0)
+        data[sum((g - m) ** 2 for g, m in zip(grid, middle, strict=True)) < 49] = number
+    labels.data = data
+
+
+def dock_in_an_improvement(viewer: Viewer, folder: Path, qtbot: Any, when: str) -> Any:
+    """Return the dock of a widget whose training goes on, or whose new model waits to be taken."""
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+    run = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(run, name="Segment")
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-tiled-unet", "Improve")
+    viewer.add_image(PLANE, name="cells")
+    run.control("model").value = "mine"
+    run.segment()
+    qtbot.waitUntil(lambda: not run.running, timeout=30_000)
+    qtbot.waitUntil(lambda: widget.control("result").value is not None, timeout=5_000)
+    correct(widget.control("result").value)
+    widget.control("steps").value = 10_000 if when == "training" else 2
+    widget.improve()
+    if when == "training":
+        qtbot.waitUntil(lambda: len(widget.chart.curves.steps) > 0 or not widget.running, timeout=60_000)
+    else:
+        qtbot.waitUntil(lambda: not widget.running, timeout=60_000)
+        assert widget.compared is not None, widget.status
+        assert list((folder / "candidates").glob("*"))
+    return dock
+
+
+@pytest.mark.parametrize("ending", ["dock", "viewer"])
+@pytest.mark.parametrize("when", ["training", "waiting"])
+def test_a_widget_that_is_closed_leaves_no_candidate(
+    make_napari_viewer: Any, frugal: None, folder: Path, qtbot: Any, ending: str, when: str
+) -> None:
+    from qtpy.QtCore import QThreadPool
+
+    viewer = make_napari_viewer()
+    dock = dock_in_an_improvement(viewer, folder, qtbot, when)
+    if ending == "dock":
+        dock.destroyOnClose()
+    else:
+        viewer.close()
+    del dock
+    gc.collect()
+    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=20_000)
+    qtbot.wait(50)
+    assert not list((folder / "candidates").glob("*"))
 
 
 def test_a_model_that_changed_since_the_run_is_refused(viewer: Viewer, folder: Path, qtbot: Any) -> None:

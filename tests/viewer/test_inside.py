@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari.viewer import Viewer
+
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB:UserWarning")  # napari's label colours
 
 PLANE = blobs((60, 80), [(20, 20), (40, 60)])
 MODEL = blob_model()
@@ -171,3 +174,96 @@ def test_the_channel_that_is_chosen_is_looked_at(viewer: Viewer, user_models: Pa
     assert not row.native.isVisibleTo(widget.native)
     widget.control("layer").value = layer
     assert row.value == 1
+
+
+def dock_in_a_look(
+    viewer: Viewer, qtbot: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> tuple[Any, threading.Event]:
+    """Return the dock of a widget whose thread reads a model, or looks, until it is let go on."""
+    from napari_tiled_unet.viewer import inside_widget
+
+    go_on = threading.Event()
+
+    def hold(name: str) -> None:
+        work = getattr(inside_widget, name)
+
+        def waits(*arguments: Any) -> Any:
+            assert go_on.wait(20)
+            return work(*arguments)
+
+        monkeypatch.setattr(inside_widget, name, waits)
+
+    if when == "reading":
+        hold("_parts_of")
+    viewer.add_image(PLANE, axis_labels=("y", "x"))
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-tiled-unet", "Look inside")
+    if when == "looking":
+        qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+        hold("_inside")
+        widget.show_inside()
+        assert widget.status == "looking ..."
+    return dock, go_on
+
+
+@pytest.mark.parametrize("ending", ["dock", "viewer"])
+@pytest.mark.parametrize("when", ["reading", "looking"])
+def test_a_widget_that_is_closed_during_a_look_shows_nothing(
+    make_napari_viewer: Any,
+    frugal: None,
+    user_models: Path,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+    when: str,
+) -> None:
+    from qtpy.QtCore import QThreadPool
+
+    viewer = make_napari_viewer()
+    dock, go_on = dock_in_a_look(viewer, qtbot, monkeypatch, when)
+    if ending == "dock":
+        dock.destroyOnClose()
+    else:
+        viewer.close()
+    del dock
+    go_on.set()
+    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=20_000)
+    qtbot.wait(50)
+    assert len(viewer.layers) <= 1
+
+
+def test_a_model_that_cannot_be_read_is_told_and_another_can_be_looked_into(
+    viewer: Viewer, user_models: Path, qtbot: Any, notified: list[tuple[str, str]]
+) -> None:
+    from napari_tiled_unet.viewer.inside_widget import InsideWidget
+
+    gone = user_models / "gone.safetensors"
+    gone.write_bytes((user_models / "blobs.safetensors").read_bytes())
+    viewer.add_image(PLANE, axis_labels=("y", "x"))
+    widget = InsideWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Look inside", area="right")
+    gone.unlink()
+    widget.control("model").value = "gone"
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    assert [severity for severity, _ in notified] == ["error"]
+    assert widget.status == notified[0][1]
+    assert not widget.control("show").enabled
+    widget.control("model").value = "blobs"
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    assert widget.control("show").enabled
+    assert widget.status == ""
+
+
+def test_a_layer_that_is_added_during_a_look_does_not_offer_a_second(
+    viewer: Viewer, user_models: Path, qtbot: Any
+) -> None:
+    from napari_tiled_unet.viewer.inside_widget import InsideWidget
+
+    viewer.add_image(PLANE, axis_labels=("y", "x"))
+    widget = InsideWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Look inside", area="right")
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    widget.show_inside()
+    viewer.add_labels(np.zeros((4, 4), np.uint8))
+    assert not widget.control("show").enabled
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    assert widget.control("show").enabled

@@ -136,6 +136,11 @@ class TestImage:
         with pytest.raises(ImageError, match="'nuclei labels' is a Labels layer, only Image layers can be segmented"):
             image_from_layer(layer, "yx")
 
+    def test_other_axes_than_the_data_have_are_refused(self) -> None:
+        layer = Image(np.zeros((3, 8, 9)), name="cells")
+        with pytest.raises(ImageError, match=r"axes='yx': the data of layer 'cells' have 3 axes.*choose anew"):
+            image_from_layer(layer, "yx")
+
 
 class TestPlacement:
     @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask
+import dask.array as da
 import numpy as np
 import pytest
 from napari.layers import Image as ImageLayer
@@ -196,3 +199,95 @@ def test_the_table_is_of_the_layer_that_was_segmented(
     docked.layer = other
     qtbot.waitUntil(lambda: not docked._tune.busy and not docked.measuring, timeout=20_000)
     assert labels.features["area_px2"].sum() > before
+
+
+class TestState:
+    """What is told and shown while labels are measured, and once they are others."""
+
+    @pytest.fixture
+    def widget(self, viewer: Viewer) -> Any:
+        """Return a widget set to labels of its own image."""
+        from napari_tiled_unet.viewer.measure_widget import MeasureWidget
+
+        viewer.add_image(PLANE, name="cells")
+        viewer.add_labels((PLANE > 500).astype(np.uint16), name="mask")
+        widget = MeasureWidget(viewer)
+        viewer.window.add_dock_widget(widget, name="Measure", area="right")
+        return widget
+
+    def measured(self, widget: Any, qtbot: Any) -> None:
+        widget.measure()
+        qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+
+    def test_lazy_labels_are_computed_by_the_thread(self, viewer: Viewer, widget: Any, qtbot: Any) -> None:
+        seen: list[int] = []
+
+        def block(part: np.ndarray) -> np.ndarray:
+            seen.append(threading.get_ident())
+            return part
+
+        mask = viewer.layers["mask"].data
+        lazy = da.from_array(mask, chunks=mask.shape).map_blocks(block, dtype=mask.dtype, meta=mask[:0, :0])
+        widget.control("labels").value = viewer.add_labels(lazy, name="lazy")
+        seen.clear()
+        with dask.config.set(scheduler="synchronous"):
+            widget.measure()
+            qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+        assert seen
+        assert threading.get_ident() not in seen
+        assert widget.status == "1 object measured"
+
+    def test_a_refusal_is_told_in_the_line_too(
+        self, viewer: Viewer, widget: Any, qtbot: Any, notified: list[tuple[str, str]]
+    ) -> None:
+        viewer.add_image(np.zeros((3, 8, 8)), name="stack")
+        viewer.add_labels(np.zeros((3, 8, 8), int), name="stack mask")
+        widget.control("labels").value = viewer.layers["stack mask"]
+        widget.control("image").value = viewer.layers["stack"]
+        self.measured(widget, qtbot)
+        assert "the axes of 'stack' are not known" in widget.status
+        assert notified == [("error", widget.status)]
+
+    @pytest.mark.parametrize("how", ["painted", "replaced"])
+    def test_labels_that_change_meanwhile_get_no_table(self, viewer: Viewer, widget: Any, qtbot: Any, how: str) -> None:
+        mask = viewer.layers["mask"]
+        widget.measure()
+        if how == "painted":
+            mask.paint((50, 60), 9)
+        else:
+            mask.data = mask.data.copy()
+        qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+        assert mask.features.empty
+        assert widget.status == "'mask' changed while it was measured; measure it again"
+        self.measured(widget, qtbot)
+        assert "measured" in widget.status
+        assert not mask.features.empty
+
+    def test_a_table_goes_with_the_labels_that_it_is_of(
+        self, viewer: Viewer, widget: Any, qtbot: Any, notified: list[tuple[str, str]]
+    ) -> None:
+        mask = viewer.layers["mask"]
+        mask.paint((50, 60), 9)
+        self.measured(widget, qtbot)
+        assert mask.features["index"].tolist() == [1, 9]
+        mask.undo()
+        widget.export()
+        assert notified == [("error", "'mask' changed since it was measured; measure it again")]
+        assert mask.features.empty
+        self.measured(widget, qtbot)
+        assert mask.features["index"].tolist() == [1]
+        mask.paint((50, 60), 9)
+        assert mask.features.empty
+
+    def test_features_of_the_users_own_stay(self, viewer: Viewer, widget: Any, qtbot: Any) -> None:
+        mask = viewer.layers["mask"]
+        self.measured(widget, qtbot)
+        mask.features = {"index": [1], "note": ["mine"]}
+        mask.paint((50, 60), 9)
+        assert list(mask.features.columns) == ["index", "note"]
+
+    def test_a_widget_that_is_docked_again_still_measures(self, viewer: Viewer, widget: Any, qtbot: Any) -> None:
+        viewer.window.remove_dock_widget(widget.native)
+        viewer.window.add_dock_widget(widget, name="Measure again", area="right")
+        self.measured(widget, qtbot)
+        assert widget.status == "1 object measured"

@@ -127,6 +127,39 @@ class TestView:
         assert view_of(viewer).corners is None
 
 
+class TestUnits:
+    """Layers in other units lie in one world, whose unit need not be the layer's."""
+
+    def test_the_view_and_shapes_of_a_layer_beside_a_finer_one(self) -> None:
+        viewer = ViewerModel()
+        coarse = viewer.add_image(PLANE, scale=(0.5, 0.5), units=("um", "um"), name="coarse")
+        fine = viewer.add_image(PLANE, scale=(100, 100), units=("nm", "nm"), name="fine")
+        viewer.canvas.size = (200, 400)
+        # The world is in the finer unit: 10 to 20 um, and 5 to 25.
+        viewer.scene.camera.zoom, viewer.scene.camera.center = 0.02, (0.0, 15_000.0, 15_000.0)
+        assert region_of_view(coarse, "yx", view_of(viewer), "yx").text == "y=20:41,x=10:51"
+        viewer.scene.camera.center = (0.0, 5_000.0, 10_000.0)
+        assert region_of_view(fine, "yx", view_of(viewer), "yx") == Region()
+        viewer.scene.camera.zoom, viewer.scene.camera.center = 0.1, (0.0, 2_000.0, 3_000.0)
+        assert region_of_view(fine, "yx", view_of(viewer), "yx").text == "y=10:31,x=10:51"
+        drawn = Shapes([np.array([[1000, 1000], [2000, 3000]])], units=("nm", "nm"))
+        assert region_of_shapes(coarse, "yx", drawn, "yx").text == "y=2:5,x=2:7"
+        assert region_of_shapes(fine, "yx", drawn, "yx").text == "y=10:21,x=10:31"
+
+    def test_sliders(self) -> None:
+        viewer = ViewerModel()
+        stack = viewer.add_image(np.zeros((5, 40, 40)), scale=(2, 1, 1), units=("um", "um", "um"))
+        viewer.add_image(np.zeros((50, 40, 40)), scale=(200, 1000, 1000), units=("nm", "nm", "nm"))
+        viewer.dims.set_point(0, 4_000)
+        assert region_of_frame(stack, "zyx", view_of(viewer), "yx").text == "z=2"
+
+    def test_pixels_beside_lengths_are_as_they_are(self) -> None:
+        viewer = ViewerModel()
+        image = viewer.add_image(PLANE, scale=(0.5, 0.5), units=("um", "um"))
+        drawn = Shapes([np.array([[1, 1], [2, 3]])])
+        assert region_of_shapes(image, "yx", drawn, "yx").text == "y=2:5,x=2:7"
+
+
 class TestShapes:
     @pytest.mark.parametrize("name", TRANSFORMS)
     def test_a_rectangle_is_found_under_every_transform(self, name: str) -> None:
@@ -229,6 +262,32 @@ class TestRun:
         docked.segment()
         finish(docked)
         assert result(viewer).data.shape == (2, *PLANE.shape)
+
+    def test_a_shape_that_is_drawn_moved_or_taken_away_is_followed(
+        self, viewer: Viewer, docked: SegmentWidget, qtbot: Any
+    ) -> None:
+        image = viewer.add_image(PLANE)
+        shapes = viewer.add_shapes()
+        docked.layer = image
+        docked.control("run_on").value = shapes
+        button = docked.control("segment")
+        assert not button.enabled
+        assert "draw a rectangle" in docked.status
+        shapes.add_rectangles(np.array([[10, 10], [10, 30], [30, 30], [30, 10]]))
+        qtbot.waitUntil(lambda: button.enabled, timeout=2_000)
+        assert docked.status == ""
+        shapes.translate = (500, 500)
+        qtbot.waitUntil(lambda: not button.enabled, timeout=2_000)
+        assert "lie outside of it" in docked.status
+        shapes.translate = (0, 0)
+        qtbot.waitUntil(lambda: button.enabled, timeout=2_000)
+        shapes.data = []
+        qtbot.waitUntil(lambda: not button.enabled, timeout=2_000)
+        # Another place is chosen: the shapes count no more.
+        docked.control("run_on").value = "whole layer"
+        assert button.enabled
+        viewer.layers.remove(shapes)
+        assert button.enabled
 
     def test_a_layer_of_shapes_that_goes_leaves_the_whole(self, viewer: Viewer, docked: SegmentWidget) -> None:
         viewer.add_image(PLANE)

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,7 @@ def copied(widget: SegmentWidget, button: str, qtbot: Any) -> str:
     """Click a button and return what it copied."""
     QApplication.clipboard().clear()
     getattr(widget._repeat, f"copy_{button}")()
+    qtbot.waitUntil(lambda: not widget._repeat.busy, timeout=20_000)
     return str(QApplication.clipboard().text())
 
 
@@ -63,6 +65,23 @@ RUNS = {
 
 
 class TestCopied:
+    def test_the_file_is_read_by_another_thread(
+        self, viewer: Viewer, docked: SegmentWidget, qtbot: Any, field: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from napari_tiled_unet.viewer import repeat
+
+        threads: list[int] = []
+
+        def read(*arguments: Any, **keywords: Any) -> Any:
+            threads.append(threading.get_ident())
+            return read_image(*arguments, **keywords)
+
+        monkeypatch.setattr(repeat, "read_image", read)
+        viewer.open(field, plugin="napari")
+        assert str(field) in copied(docked, "command", qtbot)
+        assert len(threads) == 1
+        assert threads[0] != threading.get_ident()
+
     @pytest.mark.parametrize("name", RUNS)
     def test_python_and_command_give_the_same_labels_in_a_fresh_process(
         self,

@@ -409,6 +409,71 @@ class TestErrors:
         assert notified == [("error", "open an image, or take one from File > Open Sample")]
 
 
+class TestLayerChanges:
+    """The form and the run when a layer becomes another one under their hands."""
+
+    def test_data_with_other_axes_are_read_anew(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish, qtbot: Any, notified: list[tuple[str, str]]
+    ) -> None:
+        layer = viewer.add_image(PLANE, name="cells")
+        assert docked.control("segment").enabled
+        layer.data = STACK
+        docked.segment()
+        assert not docked.running
+        assert notified == [("error", "choose what the axes of 'cells' are")]
+        assert docked.status == "choose what the axes of 'cells' are"
+        docked.control("axes").value = "tyx"
+        assert docked.control("segment").enabled
+        layer.data = PLANE
+        qtbot.waitUntil(lambda: docked.state.axes_taken == "yx", timeout=2_000)
+        docked.segment()
+        finish(docked)
+        assert result(viewer).data.max() == 3
+
+    def test_axis_labels_and_units_are_followed(self, viewer: Viewer, docked: SegmentWidget, qtbot: Any) -> None:
+        layer = viewer.add_image(STACK, name="cells")
+        assert not docked.control("segment").enabled
+        layer.axis_labels = ("t", "y", "x")
+        qtbot.waitUntil(lambda: docked.control("segment").enabled, timeout=2_000)
+        assert docked.status == ""
+        layer.units = ("s", "um", "um")
+        layer.scale = (1, 0.5, 0.25)
+        shown = docked.control("spacing").native
+        qtbot.waitUntil(lambda: "0.5, 0.25" in shown.placeholderText(), timeout=2_000)
+
+    def test_an_unforeseen_error_leaves_the_button(
+        self, viewer: Viewer, docked: SegmentWidget, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*args: Any, **keywords: Any) -> Any:
+            raise RuntimeError("not foreseen")
+
+        monkeypatch.setattr("napari_tiled_unet.viewer.segment_widget.Running", fail)
+        viewer.add_image(PLANE)
+        with pytest.raises(RuntimeError, match="not foreseen"):
+            docked.segment()
+        assert docked.control("segment").enabled
+
+    def test_replacing_data_by_a_stack_ends_the_run(
+        self, viewer: Viewer, long_run: SegmentWidget, finish: Finish
+    ) -> None:
+        viewer.layers["large"].data = STACK
+        finish(long_run)
+        assert not has_result(viewer)
+        assert long_run.status == "stopped: the data of the image layer were replaced"
+
+    def test_what_ran_is_written_down_not_what_the_layer_says_at_the_end(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish
+    ) -> None:
+        layer = viewer.add_image(PLANE, scale=(0.5, 0.5), units=("um", "um"))
+        docked.segment()
+        layer.scale = (3, 3)
+        finish(docked)
+        labels = result(viewer)
+        assert labels.metadata[METADATA_KEY]["exact"]["spacing"] == [0.5, 0.5]
+        # They lie where the image lies now.
+        np.testing.assert_allclose(labels.scale, (3, 3))
+
+
 class TestForm:
     def test_only_images_are_offered(self, viewer: Viewer, docked: SegmentWidget) -> None:
         image = viewer.add_image(PLANE)

@@ -106,6 +106,122 @@ def test_cancel_keeps_the_best_so_far_and_says_so_and_it_can_go_on(
     assert teach.chart.curves.steps[-1] == 40
 
 
+def test_a_cancelled_training_without_a_name_can_go_on(
+    viewer: Viewer, teach: TrainWidget, folder: Path, qtbot: Any
+) -> None:
+    viewer.add_image(PLANE, name="cells")
+    viewer.add_labels(TRUTH)
+    teach.control("steps").value, teach.control("patience").value = "40", "0"
+    teach.train()
+    qtbot.waitUntil(lambda: len(teach.chart.curves.scored) >= 1, timeout=60_000)
+    teach.cancel()
+    wait(qtbot, teach)
+    assert (folder / "cells.checkpoint").exists()
+    assert teach.control("model_name").value == "cells"
+    assert not teach.control("resume").native.isHidden()
+    assert "best model so far" in teach.status
+    teach.train()
+    assert teach.status == (
+        "a model 'cells' exists; choose another name under 'save as', or tick 'go on from its checkpoint'"
+    )
+    teach.control("resume").value = True
+    teach.train()
+    wait(qtbot, teach)
+    assert teach.status.startswith("'cells' is ready"), teach.status
+
+
+class TestPreview:
+    """The layer with what the network makes of the view."""
+
+    def seen(self, viewer: Viewer, layer: Any, axes: str) -> None:
+        """Show a glimpse of the first frame of a layer."""
+        from napari_tiled_unet.viewer.glimpse import Glimpsed
+        from napari_tiled_unet.viewer.layers import image_from_layer
+        from napari_tiled_unet.viewer.schooling import watch_layer
+
+        watch = watch_layer(viewer, layer, axes)
+        assert watch is not None
+        labels = np.ones((1,) * (len(axes) - 2) + (8, 9), np.uint8)
+        watch.show(Glimpsed(image_from_layer(layer, axes), labels, axes, dict.fromkeys(axes, 2)))
+        watch.close()
+
+    def previews(self, viewer: Viewer) -> list[Any]:
+        return [layer for layer in viewer.layers if layer.name.startswith("training preview")]
+
+    def test_there_is_one_however_many_axes_the_image_has(self, viewer: Viewer) -> None:
+        flat = viewer.add_image(PLANE, name="flat")
+        stack = viewer.add_image(np.stack([PLANE] * 3), name="stack")
+        for layer, axes in ((flat, "yx"), (stack, "tyx"), (stack, "tyx"), (flat, "yx"), (stack, "tyx")):
+            self.seen(viewer, layer, axes)
+            (preview,) = self.previews(viewer)
+            assert preview.ndim == len(axes)
+            assert preview.name == "training preview"
+
+    def test_it_lies_where_the_image_lies(self, viewer: Viewer) -> None:
+        plain = viewer.add_image(PLANE, name="plain")
+        turned = viewer.add_image(PLANE, name="turned", rotate=30, shear=(0.2,), scale=(2, 3), units=("um", "um"))
+        for layer in (plain, turned, plain):
+            self.seen(viewer, layer, "yx")
+            (preview,) = self.previews(viewer)
+            np.testing.assert_allclose(preview.data_to_world((1, 2)), layer.data_to_world((3, 4)))
+            assert preview.units == layer.units
+
+    def test_a_layer_of_the_users_own_is_left_alone(self, viewer: Viewer) -> None:
+        own = viewer.add_labels(np.zeros((8, 9), np.uint8), name="training preview")
+        self.seen(viewer, viewer.add_image(PLANE), "yx")
+        assert not own.data.any()
+        assert len(self.previews(viewer)) == 2
+
+    def test_data_that_were_replaced_are_not_drawn_over(self, viewer: Viewer) -> None:
+        from napari_tiled_unet.viewer.glimpse import Glimpsed
+        from napari_tiled_unet.viewer.layers import image_from_layer
+        from napari_tiled_unet.viewer.schooling import watch_layer
+
+        layer = viewer.add_image(PLANE)
+        watch = watch_layer(viewer, layer, "yx")
+        assert watch is not None
+        watch.begin("yx")
+        image = image_from_layer(layer, "yx")
+        layer.data = np.stack([PLANE] * 3)
+        watch.look()
+        assert watch.sight.asked is None
+        watch.show(Glimpsed(image, np.ones((8, 9), np.uint8), "yx", {"y": 0, "x": 0}))
+        assert not self.previews(viewer)
+        watch.close()
+
+
+def dock_in_a_training(viewer: Viewer, qtbot: Any) -> tuple[Any, Any]:
+    """Return the dock of a widget whose training goes on, and the training."""
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-tiled-unet", "Train")
+    for name, value in {**SMALL, "steps": "4000", "validate_every": "3"}.items():
+        widget.control(name).value = value
+    viewer.add_image(PLANE, name="cells")
+    viewer.add_labels(TRUTH)
+    widget.train()
+    qtbot.waitUntil(lambda: len(widget.chart.curves.scored) >= 1, timeout=60_000)
+    return dock, widget._run
+
+
+@pytest.mark.parametrize("ending", ["dock", "viewer"])
+def test_a_widget_that_is_closed_ends_its_training(
+    make_napari_viewer: Any, frugal: None, folder: Path, qtbot: Any, ending: str
+) -> None:
+    from qtpy.QtCore import QThreadPool
+
+    viewer = make_napari_viewer()
+    dock, run = dock_in_a_training(viewer, qtbot)
+    if ending == "dock":
+        dock.destroyOnClose()
+    else:
+        viewer.close()
+    del dock
+    gc.collect()
+    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=20_000)
+    qtbot.wait(50)
+    assert run.cancelled
+    assert load_model(folder / "cells.safetensors").spec.name == "cells"
+
+
 def test_paired_folders(viewer: Viewer, teach: TrainWidget, folder: Path, tmp_path: Path, qtbot: Any) -> None:
     images, labels = folders(tmp_path)
     teach.control("source").value = "folders"
@@ -170,6 +286,20 @@ def test_patches_are_shown_as_layers(viewer: Viewer, teach: TrainWidget, qtbot: 
     assert set(np.unique(viewer.layers["patches labels"].data)) > {0}
     # They are for looking at, and are not offered to learn from.
     assert [image.name for image, _ in teach._pairs] == ["cells"]
+
+
+def test_patches_come_though_a_row_was_changed_meanwhile(viewer: Viewer, teach: TrainWidget, qtbot: Any) -> None:
+    viewer.add_image(PLANE, name="cells")
+    viewer.add_labels(TRUTH)
+    teach.show_patches()
+    assert teach.status == "drawing patches ..."
+    assert not teach.control("train").enabled
+    teach.control("steps").value = "many"
+    qtbot.waitUntil(lambda: "patches labels" in viewer.layers, timeout=60_000)
+    assert not teach.control("train").enabled, "the row is still wrong"
+    teach.control("steps").value = "6"
+    assert teach.control("train").enabled
+    assert teach.control("patches").enabled
 
 
 def test_every_control_has_a_tooltip(teach: TrainWidget) -> None:

@@ -125,7 +125,7 @@ class TestSliders:
         assert np.count_nonzero(labels.data) > before
         expected = segment(PLANE, "blobs", foreground_threshold=0.1)
         np.testing.assert_array_equal(labels.data, expected)
-        assert labels.data.dtype == expected.dtype
+        assert labels.data.dtype == np.uint16, "there are numbers left to paint"
         np.testing.assert_allclose(labels.colormap.map(labels.data)[15, 20], colour)
         mark = labels.metadata[METADATA_KEY]
         assert mark["options"]["foreground_threshold"] == 0.1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import Container, Widget
 
 from napari_tiled_unet.cards import card_lines
-from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.model import list_models
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.viewer.form import (
@@ -104,6 +104,11 @@ class Choices:
         self._image.value = layer
 
     @property
+    def drawn(self) -> napari.layers.Shapes | None:
+        """The Shapes layer whose extent is chosen."""
+        return self._run_on.value if is_shapes_layer(self._run_on.value) else None
+
+    @property
     def follows_camera(self) -> bool:
         """Whether the part that is chosen moves with the viewer."""
         return self._run_on.value in (VIEW, FRAME)
@@ -115,7 +120,7 @@ class Choices:
             return self.state.problem
         try:
             self.options()
-        except OptionsError as error:
+        except TiledUnetError as error:
             return str(error)
         return None
 
@@ -131,6 +136,8 @@ class Choices:
         ------
         OptionsError
             If a row holds a value that breaks its rule, or nothing would be segmented.
+        ImageError
+            If the layer has other axes than it had.
         """
         values = {name: self._rows[name].value for name in self._rows if name not in self.state.idle}
         values |= {"axes": self.state.axes_taken, "channel": self.state.channel_taken}

@@ -319,7 +319,13 @@ def take(old: Path, model: Model) -> str:
     kept = ""
     if path.exists():
         backup = path.with_suffix(".safetensors.old")
-        shutil.copy2(path, backup)
+        try:
+            shutil.copy2(path, backup)
+        except OSError as error:
+            raise FileError(
+                f"the old model cannot be kept as {str(backup)!r} ({error.strerror or error}), so it was not replaced; "
+                "make room, or let the folder be written to, and take the new one again"
+            ) from None
         kept = f"; the old one is kept as {backup.name}"
     spec = model.spec.model_copy(update={"name": path.stem})
     save_model(type(model)(spec, model.network), path, overwrite=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from magicgui.widgets import CheckBox, Container, Widget
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QTableWidget, QTableWidgetItem
 
+from napari_tiled_unet.viewer.hands import claimed_text
+from napari_tiled_unet.viewer.regions import in_units
 from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.schooling import SHOWN
@@ -146,6 +149,11 @@ class EvaluateWidget(Container[Widget]):
             self._line.value = "choose two different Labels layers: the prediction and the truth"
             show_error(self.status)
             return
+        held = claimed_text(predicted) or claimed_text(true)
+        if held:
+            self._line.value = held
+            show_error(held)
+            return
         self._line.value = "comparing ..."
         work = partial(compare_layers, predicted, true, self._target.value, stack=bool(self._stack.value))
         # The name as it is now: the layers may be gone when the answer comes.
@@ -198,12 +206,15 @@ class EvaluateWidget(Container[Widget]):
         if self._shown is None or self._shown not in self._viewer.layers:
             self._line.value = "the layer of faults was removed; evaluate again"
             return
-        world = self._shown.data_to_world(place.voxel)
+        shown, units = self._shown, self._viewer.dims.units
+        found = np.array([shown.data_to_world(place.voxel), shown.scale], float)
+        # A layer may be in other units than the world; None is a world without any.
+        world, size = found if units is None else in_units(found, tuple(shown.units), units)
         missing = self._viewer.dims.ndim - len(world)
         for axis, value in enumerate(world):
             self._viewer.dims.set_point(axis + missing, value)
         camera = self._viewer.scene.camera
         displayed = [float(world[axis - missing]) for axis in self._viewer.dims.displayed if axis >= missing]
         camera.center = (*(0.0,) * (3 - len(displayed)), *displayed)
-        pixel = min(abs(float(s)) for s in self._shown.scale[-2:])
+        pixel = min(abs(float(s)) for s in size[-2:])
         camera.zoom = max(camera.zoom, _ZOOM / pixel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import finalize
 
 from magicgui.widgets import CheckBox, Container, SpinBox, Widget
 from napari.utils.notifications import show_error
@@ -15,6 +15,7 @@ from napari_tiled_unet.model import find_model, read_spec
 from napari_tiled_unet.viewer.chart import Chart
 from napari_tiled_unet.viewer.correction import candidate_path, take, taken_path
 from napari_tiled_unet.viewer.form import UNSAID
+from napari_tiled_unet.viewer.hands import claimed_text, claims
 from napari_tiled_unet.viewer.improving import Correction, Judged, drop, improve_events, improvement_options
 from napari_tiled_unet.viewer.layers import METADATA_KEY, image_from_layer, is_image_layer
 from napari_tiled_unet.viewer.preferences import read_preferences, use_model_folder
@@ -60,18 +61,21 @@ class ImproveWidget(Container[Widget]):
         self.compared: Compared | None = None
         # Files and no names: the folder of models may be another one when the new model is taken.
         self._improved: Path | None = None
-        self._candidate: Path | None = None
-        self._followed: WeakSet[napari.layers.Labels] = WeakSet()
+        # Drops the new model that waits, also when nothing else is left of the widget.
+        self._forsaken: finalize[Any, Any] | None = None
         self._build()
         self._soon = QTimer(self.native)
         self._soon.setSingleShot(True)
         self._soon.timeout.connect(self.reset_choices)
+        self._held = ""
         self._improve.changed.connect(self.improve)
         self._cancel.changed.connect(self.cancel)
         self._take.changed.connect(self.take)
         self._discard.changed.connect(self.discard)
         for event in self._layer_events():
             event.connect(self.reset_choices)
+        self._result.changed.connect(self._refresh)
+        claims.connect(self._marked)
         self._departure = Departure(self.native, undocked=self.cancel, destroyed=self._leave)
         self.reset_choices()
 
@@ -119,11 +123,13 @@ class ImproveWidget(Container[Widget]):
     def _leave(self) -> None:
         for event in self._layer_events():
             event.disconnect(self.reset_choices)
-        for layer in list(self._followed):
-            layer.events.editable.disconnect(self._marked)
+        claims.disconnect(self._marked)
         if self._run is not None:
-            self._run.abandon()
+            out = self._run.lesson.out
+            self._run.abandon(None if out is None else partial(drop, out))
             self._run = None
+        if self._forsaken is not None:
+            self._forsaken()
 
     def control(self, name: str) -> Any:
         """Return a control by its name."""
@@ -149,11 +155,6 @@ class ImproveWidget(Container[Widget]):
 
         layers = [layer for layer in self._viewer.layers if not layer.metadata.get(SHOWN)]
         labels = [layer for layer in layers if isinstance(layer, Labels)]
-        for layer in labels:
-            # A run lets its labels be edited when it is done, and marks them.
-            if layer not in self._followed:
-                self._followed.add(layer)
-                layer.events.editable.connect(self._marked)
         made = [layer for layer in labels if self._source_of(layer) is not None]
         human = [layer for layer in labels if not is_own_result(layer)]
         result = self._result.value if self._result.value in made else next(reversed(made), None)
@@ -168,7 +169,7 @@ class ImproveWidget(Container[Widget]):
         self._refresh()
 
     def _marked(self) -> None:
-        # The mark follows the data within the same event.
+        """Look anew when a run begins or ends: its labels are marked then."""
         self._soon.start(0)
 
     def _source_of(self, labels: napari.layers.Labels) -> napari.layers.Image | None:
@@ -178,12 +179,15 @@ class ImproveWidget(Container[Widget]):
         return next((layer for layer in self._viewer.layers if str(layer.unique_id) == mark.get("source")), None)
 
     def _refresh(self) -> None:
-        waits = self.compared is not None
-        self._improve.enabled = not self.running and not waits and self._result.value is not None
+        waits, result = self.compared is not None, self._result.value
+        before, self._held = self._held, "" if result is None else claimed_text(result)
+        self._improve.enabled = not self.running and not waits and result is not None and not self._held
         self._cancel.enabled = self._run is not None and not self._run.cancelled
         self._answer.visible = waits
-        if not self.running and self.status in ("", _FIRST):
-            self._line.value = _FIRST if self._result.value is None else ""
+        if self.running or waits:
+            return
+        if self._held or self.status in ("", _FIRST, before):
+            self._line.value = _FIRST if result is None else self._held
 
     # --- an improvement ---------------------------------------------------------------
 
@@ -213,7 +217,7 @@ class ImproveWidget(Container[Widget]):
             self._line.value = str(error)
             show_error(str(error))
             return
-        self._improved, self._candidate = path, lesson.out
+        self._improved = path
         self._run = Schooling(
             lesson,
             self.chart,
@@ -228,6 +232,8 @@ class ImproveWidget(Container[Widget]):
     def _chosen(self) -> tuple[SegmentOptions, napari.layers.Labels, napari.layers.Image]:
         labels = self._result.value
         source = self._source_of(labels) if labels is not None else None
+        if labels is not None and (held := claimed_text(labels)):
+            raise OptionsError(held)
         ran = last_run(labels)
         if labels is None or source is None or ran is None:
             raise OptionsError("choose labels of a run whose image is still there")
@@ -277,6 +283,8 @@ class ImproveWidget(Container[Widget]):
             if ended.lesson.out is not None:
                 drop(ended.lesson.out)
         else:
+            if ended.lesson.out is not None:
+                self._forsaken = finalize(self, drop, ended.lesson.out)
             place = taken_path(self._improved)
             self._line.value = f"{self.compared.text}. Taken, it would be {place.stem!r}"
         self._refresh()
@@ -302,6 +310,6 @@ class ImproveWidget(Container[Widget]):
 
     def _forget(self) -> None:
         self.compared = None
-        if self._candidate is not None:
-            drop(self._candidate)
+        if self._forsaken is not None:
+            self._forsaken()
         self._refresh()

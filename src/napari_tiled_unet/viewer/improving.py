@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # The part of the memory that rescaled frames may take: the training needs the rest.
 _PART = 0.25
+# What a training writes: the model, and what lies beside it.
+_SUFFIXES = (".safetensors", ".checkpoint", ".curves.csv", ".curves.png")
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def labels_of_run(labels: Image, axes: str) -> npt.NDArray[Any]:
 def improve_events(correction: Correction, lesson: Lesson, sight: Sight) -> Generator[Event, None, None]:
     """Yield the events of an improvement.
 
-    The run is repeated to know what the model had said, which no snapshot need keep.
+    The run is repeated to know what the model had said, which no snapshot need keep. Unless it
+    comes to its end no file is left of the new model.
 
     Parameters
     ----------
@@ -129,6 +132,16 @@ def improve_events(correction: Correction, lesson: Lesson, sight: Sight) -> Gene
     ModelError, ImageError
         If model or image are not those of the run any more, nothing was corrected, or the models cannot be compared.
     """
+    judged = False
+    try:
+        yield from _improve(correction, lesson, sight)
+        judged = True
+    finally:
+        if not judged and lesson.out is not None:
+            drop(lesson.out)
+
+
+def _improve(correction: Correction, lesson: Lesson, sight: Sight) -> Generator[Event, None, None]:
     from napari_tiled_unet.model import load_model
     from napari_tiled_unet.training.happenings import Trained
     from napari_tiled_unet.training.loop import run_session
@@ -230,6 +243,8 @@ def _used_as(old: Model, new: Model) -> Model:
 
 
 def drop(candidate: Path) -> None:
-    """Remove a new model that was not taken, with all that lies beside it."""
-    for path in candidate.parent.glob(f"{candidate.stem}.*"):
-        path.unlink()
+    """Remove a new model that was not taken, with what its training wrote beside it; as far as that can be."""
+    for suffix in _SUFFIXES:
+        # Another program may hold it; the next improvement of the model writes over it.
+        with contextlib.suppress(OSError):
+            candidate.with_suffix(suffix).unlink(missing_ok=True)

@@ -42,6 +42,8 @@ class InsideWidget(Container[Widget]):
         self._models: dict[str, ModelEntry] = {}
         self._said: dict[Any, int] = {}  # channel that the user chose, by layer
         self._latest = Latest()
+        self._known = False  # whether the parts are those of the model that is chosen
+        self._look: Look | None = None  # under way
         self._image = DropDown(name="layer", label="image", tooltip="the Image layer to look at")
         self._model = DropDown(name="model", label="model", tooltip="the model whose network is looked into")
         self._channel = DropDown(name="channel", label="channel", tooltip="the channel that the network is given")
@@ -69,7 +71,7 @@ class InsideWidget(Container[Widget]):
         self._show.changed.connect(self.show_inside)
         for event in self._layer_events():
             event.connect(self.reset_choices)
-        self._departure = Departure(self.native, undocked=self._nothing, destroyed=self._leave)
+        self._departure = Departure(self.native, undocked=self._look_away, destroyed=self._leave)
         self._parts: dict[Any, tuple[int, ...]] = {}
         self.reset_choices()
         self.read_models()
@@ -110,8 +112,12 @@ class InsideWidget(Container[Widget]):
         ]
         chosen = self._image.value if self._image.value in layers else layers[-1] if layers else None
         self._image.offer([(layer.name, layer) for layer in layers], chosen)
-        self._show.enabled = chosen is not None
+        self._allow()
         self._offer_channels()
+
+    def _allow(self) -> None:
+        """Let the button be pressed where there is something to look into, and no look under way."""
+        self._show.enabled = self._known and self._look is None and self._image.value is not None
 
     def _offer_channels(self, *_: Any) -> None:
         """Offer the channels of the image where the model takes one of several."""
@@ -137,18 +143,24 @@ class InsideWidget(Container[Widget]):
         if self._model.value not in self._models:
             return
         # The network is read in a thread: torch would hold up the viewer.
-        self._show.enabled = False
-        self._latest.ask(partial(_parts_of, self._model.value), self._take_parts)
+        self._known, self._line.value = False, ""
+        self._allow()
+        name = self._model.value
+        self._latest.ask(partial(_parts_of, name), partial(self._take_parts, name))
 
-    def _take_parts(self, parts: Any) -> None:
+    def _take_parts(self, name: str, parts: Any) -> None:
+        if name != self._model.value:
+            return
         if isinstance(parts, Exception):
+            self._line.value = str(parts)
             tell(parts)
             return
+        self._known = True
         self._parts = {part: levels for part, levels in parts.items() if levels}
         part = self._part.value if self._part.value in self._parts else "skip" if "skip" in self._parts else "encoder"
         self._part.offer([(TITLES[name], name) for name in self._parts], part)
         self._offer_levels()
-        self._show.enabled = self._image.value is not None
+        self._allow()
 
     def _offer_levels(self, *_: Any) -> None:
         levels = self._parts.get(self._part.value, ())
@@ -163,6 +175,8 @@ class InsideWidget(Container[Widget]):
         entry = self._models.get(self._model.value)
         if layer is None or entry is None or self._level.value is None:
             return
+        if self._look is not None or not self._known:
+            return
         # Axes may have been named since.
         self._offer_channels()
         channel = self._said.get(layer.unique_id)
@@ -174,15 +188,21 @@ class InsideWidget(Container[Widget]):
         if isinstance(look, str):
             self._line.value = look
             return
-        self._line.value = "looking ..."
-        self._show.enabled = False
+        self._line.value, self._look = "looking ...", look
+        self._allow()
         self._latest.ask(lambda: _inside(look, entry.name), lambda inside: self._take(look, inside))
 
     def _take(self, look: Look, inside: Inside | Exception) -> None:
-        self._show.enabled = self._image.value is not None
+        if look is not self._look:
+            return
+        self._look = None
+        self._allow()
         if isinstance(inside, Exception):
-            self._line.value = ""
+            self._line.value = str(inside)
             tell(inside)
+            return
+        if look.layer not in self._viewer.layers:
+            self._line.value = f"{look.layer.name!r} was removed"
             return
         made = inside_layer(look, inside)
         for old in [layer for layer in self._viewer.layers if layer.name == made.name and _is_ours(layer)]:
@@ -197,8 +217,11 @@ class InsideWidget(Container[Widget]):
         events = self._viewer.layers.events
         return events.inserted, events.removed, events.renamed
 
-    def _nothing(self) -> None:
-        """Leaving the dock ends nothing: a look is short."""
+    def _look_away(self) -> None:
+        """Show nothing of a look under way when the dock is closed; its thread ends soon."""
+        if self._look is not None:
+            self._look, self._line.value = None, ""
+            self._allow()
 
     def _leave(self) -> None:
         self._latest.close()

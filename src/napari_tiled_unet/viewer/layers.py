@@ -189,13 +189,14 @@ def image_from_layer(layer: Any, axes: str, level: int = 0) -> Image:
     Raises
     ------
     ImageError
-        If the layer is no image layer, or its data cannot be segmented.
+        If the layer is no image layer, its data cannot be segmented, or they have another number of axes.
     """
     if not is_image_layer(layer):
         raise ImageError(
             f"layer {getattr(layer, 'name', layer)!r} is a {type(layer).__name__} layer, only Image layers can be "
             "segmented; choose the image it belongs to, or convert it with Convert to Image"
         )
+    require_axes(layer, axes, level)
     data = data_of(layer, level)
     spacing = spacing_of_axes(facts_of(layer, level), axes)
     return Image(
@@ -207,6 +208,22 @@ def image_from_layer(layer: Any, axes: str, level: int = 0) -> Image:
         is_rgb=bool(layer.rgb),
         level=level,
     )
+
+
+def require_axes(layer: napari.layers.Image, axes: str, level: int = 0) -> None:
+    """Refuse axes that are not as many as the data of a layer have, which may be other data than before.
+
+    Raises
+    ------
+    ImageError
+        If they are not.
+    """
+    shape = shape_of(layer, level)
+    if len(shape) != len(axes):
+        raise ImageError(
+            f"axes={axes!r}: the data of layer {layer.name!r} have {len(shape)} axes, shape {shape}; "
+            "name one letter per axis, or choose anew what they are"
+        )
 
 
 def labels_axes(axes: str, *, rgb: bool = False) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.events import Event, Finished, Planned, TileDone
+from napari_tiled_unet.viewer.hands import claim, follow_edits, is_edited, own_hand, release
 from napari_tiled_unet.viewer.layers import METADATA_KEY, labels_axes, labels_for_layer, labels_placement
 from napari_tiled_unet.viewer.measuring import forget_features
 from napari_tiled_unet.viewer.results import mark_of, own_result
@@ -138,7 +139,7 @@ class LiveLabels:
     """The Labels layer of a run, from its first tile to its end.
 
     It is the layer of the image's earlier run where there is one, which comes back as it was
-    if the run does not end well.
+    if the run does not end well; a new one if the user edited that.
 
     Parameters
     ----------
@@ -154,6 +155,13 @@ class LiveLabels:
         Where they begin in the image.
     level : int
         The resolution of a multiscale image that they are of.
+
+    Attributes
+    ----------
+    layer : napari.layers.Labels
+        The layer.
+    left : str or None
+        Name of the layer of the earlier run, if it was edited and therefore left alone.
     """
 
     def __init__(
@@ -176,14 +184,19 @@ class LiveLabels:
         self._level = level
         placement = labels_placement(source, axes, offset, level)
         earlier = own_result(layers, source)
+        self.left: str | None = None
+        if earlier is not None and is_edited(earlier):
+            self.left, earlier = earlier.name, None
         self._replaced = earlier if earlier is not None and earlier.ndim != shown.ndim else None
         self._before: dict[str, Any] | None = None
         if earlier is not None and self._replaced is None:
             self._before = {"data": earlier.data, **{name: getattr(earlier, name) for name in placement}}
             self.layer = earlier
-            _set(earlier, shown, placement)
+            put(earlier, shown, placement)
+            claim(self.layer)
         else:
             self.layer = Labels(shown, name=f"{source.name} labels", **placement)
+            claim(self.layer)
             layers.append(self.layer)
         self.layer.editable = False
 
@@ -201,7 +214,8 @@ class LiveLabels:
         if len(tile.middles):
             index = self._place(tile.position, tuple(axis[tile.middles] for axis in tile.where))
             self._seen.append((index, values[tile.middles]))
-        self.layer.data_setitem(self._index(tile.position, tile.where), values)
+        with own_hand(self.layer):
+            self.layer.data_setitem(self._index(tile.position, tile.where), values)
         # Nobody will want to undo a tile, and its voxels would be kept for that.
         self.layer._reset_history()
 
@@ -240,10 +254,15 @@ class LiveLabels:
         forget_features(self.layer)
         offset = dict(zip(finished.axes, finished.offset, strict=False))
         placement = labels_placement(self._source, self._axes, offset, self._level)
-        _set(self.layer, labels_for_layer(finished.labels, finished.axes, self._wanted), placement)
+        put(self.layer, labels_for_layer(finished.labels, finished.axes, self._wanted), placement)
         self.layer.metadata[METADATA_KEY] = mark_of(self._source, self.layer, finished, more)
-        self.layer.editable = True
+        self._hand_over()
         return self.layer
+
+    def _hand_over(self) -> None:
+        self.layer.editable = True
+        follow_edits(self.layer)
+        release(self.layer)
 
     def _first_seen(self, labels: Labels) -> npt.NDArray[np.int64]:
         """Return, for every final label, as which of its provisional ones it was seen first; 0 for none.
@@ -260,18 +279,20 @@ class LiveLabels:
 
     def withdraw(self) -> None:
         """Leave every layer as it was before the run."""
-        self.layer.editable = True
-        if not self.is_there:
-            return
-        if self._before is None:
-            self._layers.remove(self.layer)
-        else:
-            data = self._before.pop("data")
-            _set(self.layer, data, self._before)
+        try:
+            if self.is_there and self._before is None:
+                self._layers.remove(self.layer)
+            elif self.is_there and self._before is not None:
+                data = self._before.pop("data")
+                put(self.layer, data, self._before)
+        finally:
+            self._hand_over()
 
 
-def _set(layer: napari.layers.Labels, data: Labels, placement: dict[str, Any]) -> None:
-    layer.data = data
+def put(layer: napari.layers.Labels, data: Labels, placement: dict[str, Any]) -> None:
+    """Put other labels into a layer, at another place; from :func:`labels_placement`."""
+    with own_hand(layer):
+        layer.data = data
     for name, value in placement.items():
         if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value)):
             setattr(layer, name, value)

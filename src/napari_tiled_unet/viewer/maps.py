@@ -88,6 +88,17 @@ class KeptMaps:
 
         return decode_maps(self.maps, self.axes, self.outcome.model, options)
 
+    def in_layer(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return values with the axes of the labels as the data of a layer over the image; a view."""
+        order = self.outcome.order
+        return labels_for_layer(values, self.axes, labels_axes(order.axes, rgb=bool(order.layer.rgb)))
+
+    def placement(self) -> dict[str, Any]:
+        """Return where a layer of the labels lies, as arguments of a layer."""
+        order, finished = self.outcome.order, self.outcome.finished
+        offset = dict(zip(finished.axes, finished.offset, strict=False))
+        return labels_placement(order.layer, order.axes, offset, order.options.level)
+
     def plane(self, box: tuple[slice | int, ...], options: SegmentOptions) -> Labels:
         """Return the labels of a box of the maps, of its planes if it is one of a volume."""
         return self.outcome.model.spec.target.decode(np.asarray(self.maps[(slice(None), *box)]), options)
@@ -118,17 +129,13 @@ class KeptMaps:
     def _layer(self, values: Maps, name: str, colormap: str, largest: float = 1.0) -> napari.layers.Image:
         from napari.layers import Image
 
-        order, finished = self.outcome.order, self.outcome.finished
-        offset = dict(zip(finished.axes, finished.offset, strict=False))
-        data = labels_for_layer(values, self.axes, labels_axes(order.axes, rgb=bool(order.layer.rgb)))
-        placement = labels_placement(order.layer, order.axes, offset, order.options.level)
         return Image(
-            data,
-            name=f"{order.layer.name} {name}",
+            self.in_layer(values),
+            name=f"{self.outcome.order.layer.name} {name}",
             colormap=colormap,
             contrast_limits=(0, largest),
             blending="additive",
-            **placement,
+            **self.placement(),
         )
 
 

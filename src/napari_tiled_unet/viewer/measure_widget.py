@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,14 @@ from qtpy.QtWidgets import QFileDialog
 from napari_tiled_unet.errors import TiledUnetError
 from napari_tiled_unet.features import write_features
 from napari_tiled_unet.viewer.layers import is_image_layer, is_labels_layer
-from napari_tiled_unet.viewer.measuring import measurement, show_features, source_of
+from napari_tiled_unet.viewer.measuring import (
+    forget_features,
+    is_stale,
+    measurement,
+    show_features,
+    source_of,
+    state_of,
+)
 from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence, side_by_side
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.worker import Latest
@@ -49,16 +57,18 @@ class Measure:
         try:
             work = measurement(labels, source)
         except TiledUnetError as error:
+            self._say(str(error))
             tell(error)
             return
-        before = labels.data
-        self._work.ask(work, lambda table: self._show(labels, before, table))
+        self._work.ask(work, partial(self._show, labels, state_of(labels)))
 
-    def _show(self, labels: napari.layers.Labels, before: Any, table: Table | Exception) -> None:
+    def _show(self, labels: napari.layers.Labels, before: tuple[int, ...], table: Table | Exception) -> None:
         if isinstance(table, Exception):
             self._say(str(table))
             tell(table)
-        elif labels.data is before:
+        elif state_of(labels) != before:
+            self._say(f"{labels.name!r} changed while it was measured; measure it again")
+        else:
             show_features(labels, table)
             count = len(table["index"])
             self._say(f"{count} object{'' if count == 1 else 's'} measured")
@@ -70,6 +80,10 @@ class Measure:
 
 def export_features(labels: napari.layers.Labels | None, parent: Any) -> None:
     """Ask for a file and write the features of a layer to it as CSV."""
+    if labels is not None and is_stale(labels):
+        forget_features(labels)
+        show_error(f"{labels.name!r} changed since it was measured; measure it again")
+        return
     if labels is None or not len(labels.features.columns):
         show_error("there is no table yet; measure the objects first")
         return
@@ -120,12 +134,15 @@ class MeasureWidget(Container[Widget]):
         self._export.changed.connect(self.export)
         for event in self._layer_events():
             event.connect(self.reset_choices)
-        self._departure = Departure(self.native, undocked=self._measure.close, destroyed=self._leave)
+        self._departure = Departure(self.native, undocked=self._work_on, destroyed=self._leave)
         self.reset_choices()
 
     def _layer_events(self) -> tuple[Any, ...]:
         events = self._viewer.layers.events
         return events.inserted, events.removed, events.renamed, events.reordered
+
+    def _work_on(self) -> None:
+        """Leave a measurement under way alone: it ends by itself, and may be docked again."""
 
     def _leave(self) -> None:
         for event in self._layer_events():

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.region import Region
-from napari_tiled_unet.viewer.layers import level_factors, shape_of
+from napari_tiled_unet.viewer.layers import level_factors, require_axes, shape_of
 
 if TYPE_CHECKING:
     import napari.layers
@@ -43,25 +43,28 @@ class View:
         The axes on the screen.
     corners : numpy.ndarray or None
         ``(4, n)`` corners of the canvas in the world; None in 3D, where a view is no box.
+    units : tuple of pint.Unit or None
+        Of the axes of the world; None where layers lie in it as if all had the same.
     """
 
     point: tuple[float, ...]
     displayed: tuple[int, ...]
     corners: Points | None = None
+    units: tuple[Any, ...] | None = None
 
 
 def view_of(viewer: ViewerModel) -> View:
     """Return what a viewer shows now."""
     dims, camera = viewer.dims, viewer.scene.camera
     point = tuple(float(p) for p in dims.point)
-    displayed = tuple(dims.displayed)
+    displayed, units = tuple(dims.displayed), dims.units
     if dims.ndisplay != 2:
-        return View(point, displayed)
+        return View(point, displayed, units=units)
     half = np.array(viewer.canvas.size, dtype=float) / camera.zoom / 2
     corners = np.tile(np.array(point), (4, 1))
     for corner, signs in zip(corners, itertools.product((-1, 1), repeat=2), strict=True):
         corner[list(displayed)] = np.array(camera.center[-2:]) + half * signs
-    return View(point, displayed, corners)
+    return View(point, displayed, corners, units)
 
 
 def region_text(
@@ -84,6 +87,8 @@ def region_text(
     ------
     OptionsError
         If nothing would be segmented.
+    ImageError
+        If the layer has other axes.
     """
     if run_on == WHOLE:
         return None
@@ -118,11 +123,13 @@ def region_of_view(layer: napari.layers.Image, axes: str, view: View, spatial: s
     ------
     OptionsError
         If nothing of the layer is on the screen.
+    ImageError
+        If the layer has other axes.
     """
     shown = _shown(layer, view)
     wanted: dict[str, tuple[float, float]] = {}
     if view.corners is not None:
-        wanted = {a: box for i, (a, box) in _boxes(layer, axes, view.corners, level).items() if i in shown}
+        wanted = {a: box for i, (a, box) in _boxes(layer, axes, view.corners, view.units, level).items() if i in shown}
     wanted |= _current(layer, axes, view, spatial, level)
     return _clipped(layer, axes, wanted, level, "the view shows nothing of it: bring it into view")
 
@@ -145,13 +152,15 @@ def region_of_shapes(
     ------
     OptionsError
         If there is no shape, or none lies in the layer.
+    ImageError
+        If the layer has other axes.
     """
     drawn = [shapes.data[i] for i in sorted(shapes.selected_data)] or list(shapes.data)
     if not drawn:
         raise OptionsError(f"layer {shapes.name!r} has no shape: draw a rectangle around what is to be segmented")
     points = np.array([shapes.data_to_world(vertex) for vertex in np.concatenate(drawn)])
     known = range(layer.ndim - min(layer.ndim, shapes.ndim), layer.ndim)
-    found = _boxes(layer, axes, points, level)
+    found = _boxes(layer, axes, points, tuple(shapes.units), level)
     wanted = {
         a: (low, high)
         for i, (a, (low, high)) in found.items()
@@ -170,20 +179,40 @@ def _shown(layer: napari.layers.Image, view: View) -> set[int]:
 
 
 def _boxes(
-    layer: napari.layers.Image, axes: str, points: Points, level: int
+    layer: napari.layers.Image, axes: str, points: Points, units: tuple[Any, ...] | None, level: int
 ) -> dict[int, tuple[str, tuple[float, float]]]:
     """Return, by axis of the layer, its letter and the least and most of world points along it, in voxels."""
+    require_axes(layer, axes, level)
+    own = points if units is None else in_units(points, units, tuple(layer.units))
     # From edges, not centres: the first voxels of all resolutions begin at the same place.
-    voxels = (np.array([layer.world_to_data(point) for point in points]) + 0.5) / level_factors(layer, level) - 0.5
+    voxels = (np.array([layer.world_to_data(point) for point in own]) + 0.5) / level_factors(layer, level) - 0.5
     letters = enumerate(_own_axes(layer, axes))
     return {i: (a, (voxels[:, i].min(), voxels[:, i].max())) for i, a in letters if a != "c"}
+
+
+def in_units(points: Points, given: tuple[Any, ...], wanted: tuple[Any, ...]) -> Points:
+    """Return world points ``(n, ndim)`` of one set of units in another; axes are aligned by the last.
+
+    Parameters
+    ----------
+    points : numpy.ndarray
+        Their last axes are those of ``given``.
+    given, wanted : tuple of pint.Unit
+        Of the axes. What is no unit of the same kind is left as it is.
+    """
+    own = points.copy()
+    for back in range(1, 1 + min(len(wanted), len(given), points.shape[1])):
+        unit, other = given[-back], wanted[-back]
+        if unit != other and unit.dimensionality == other.dimensionality:
+            own[:, -back] *= (1.0 * unit).to(other).magnitude
+    return own
 
 
 def _current(
     layer: napari.layers.Image, axes: str, view: View, spatial: str, level: int
 ) -> dict[str, tuple[float, float]]:
     """Return where the sliders stand, along axes that are neither on the screen nor the model's."""
-    shown, found = _shown(layer, view), _boxes(layer, axes, np.array([view.point]), level)
+    shown, found = _shown(layer, view), _boxes(layer, axes, np.array([view.point]), view.units, level)
     return {a: box for i, (a, box) in found.items() if i not in shown and a not in spatial}
 
 

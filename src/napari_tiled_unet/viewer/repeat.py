@@ -21,6 +21,7 @@ from napari_tiled_unet.recipe import as_command, as_python, parse_recipe, read_r
 from napari_tiled_unet.viewer.layers import METADATA_KEY, data_of, image_from_layer, is_image_layer
 from napari_tiled_unet.viewer.rows import push_button, side_by_side
 from napari_tiled_unet.viewer.running import spacing_shown, tell
+from napari_tiled_unet.viewer.worker import Latest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,22 +48,33 @@ def image_expression(layer: napari.layers.Image, axes: str, level: int = 0, path
     return data, ""
 
 
-def source_path(layer: napari.layers.Image, axes: str, level: int = 0) -> str | None:
-    """Return the file that a layer was read from, if read anew it is what the layer shows.
+def source_path(layer: napari.layers.Image) -> str | None:
+    """Return the file that a layer was read from, if it is still there."""
+    path = layer.source.path
+    return None if path is None or "://" in str(path) or not Path(path).exists() else str(path)
+
+
+def path_if_same(path: str, shown: Any, axes: str, level: int = 0) -> str | None:
+    """Return the path of a file if read anew it is what a layer shows; in any thread, for files are large.
 
     It is not where a reader made several layers of it, or the data were replaced: the axes would
     not fit, or the middle of the image differs.
+
+    Parameters
+    ----------
+    path : str
+        From :func:`source_path`.
+    shown : array
+        Data of the layer, at the resolution ``level``.
+    axes, level
+        Of the data.
     """
-    path = layer.source.path
-    if path is None or "://" in str(path) or not Path(path).exists():
-        return None
-    shown = data_of(layer, level)
     try:
         file = read_image(path, axes=axes, level=level)
         same = file.shape == tuple(shown.shape) and bool((_middle(file.data, axes) == _middle(shown, axes)).all())
     except (TiledUnetError, OSError):
         return None
-    return str(path) if same else None
+    return path if same else None
 
 
 def _middle(data: Any, axes: str) -> npt.NDArray[np.float64]:
@@ -126,6 +138,7 @@ class Repeat(Container[Widget]):
         super().__init__(labels=False, name="repeat")
         self._options, self._source, self._take = options, source, take
         self._run_again, self._layers = run_again, layers
+        self._files = Latest()
         python = push_button(
             "Python",
             name="copy_python",
@@ -191,15 +204,34 @@ class Repeat(Container[Widget]):
     def _copy(self, text: Callable[[SegmentOptions, Any, str, str | None], str], what: str) -> None:
         try:
             options, layer, axes = self.as_written()
-            path = source_path(layer, axes, options.level)
+            path, shown = source_path(layer), data_of(layer, options.level)
         except TiledUnetError as error:
             tell(error)
             return
-        clipboard = QApplication.clipboard()
-        assert clipboard is not None
-        clipboard.setText(text(options, layer, axes, path))
-        hint = "" if path else _without_file(layer, what)
-        show_info(f"{what} copied{hint}")
+
+        def put(path: Any) -> None:
+            if isinstance(path, Exception):
+                tell(path)
+                return
+            clipboard = QApplication.clipboard()
+            assert clipboard is not None
+            clipboard.setText(text(options, layer, axes, path))
+            hint = "" if path else _without_file(layer, what)
+            show_info(f"{what} copied{hint}")
+
+        if path is None:
+            put(None)
+        else:
+            self._files.ask(partial(path_if_same, path, shown, axes, options.level), put)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a file is being read, after which what was asked for is copied."""
+        return self._files.busy
+
+    def close_threads(self) -> None:
+        """Copy nothing any more."""
+        self._files.close()
 
     # --- files ------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from napari_tiled_unet.recipe import pinned, recipe_text, said
 from napari_tiled_unet.region import Region
 from napari_tiled_unet.viewer.correction import origin_of
 from napari_tiled_unet.viewer.form import finished_text, progress_text
+from napari_tiled_unet.viewer.hands import claim, is_claimed, release
 from napari_tiled_unet.viewer.layers import image_from_layer
 from napari_tiled_unet.viewer.live import LiveLabels, TileLabels
 from napari_tiled_unet.viewer.regions import region_of_view, view_of
@@ -159,6 +160,13 @@ class Running:
         How it ended, for the line below the buttons.
     outcome : Outcome or None
         Its result, once it ended well.
+
+    Raises
+    ------
+    OptionsError
+        If another run has the layer in hand.
+    ImageError
+        If the layer cannot be segmented.
     """
 
     def __init__(
@@ -170,7 +178,10 @@ class Running:
         on_end: Callable[[], None],
         room: Room | None = None,
     ) -> None:
-        image = image_from_layer(order.layer, order.axes, order.options.level)
+        if is_claimed(order.layer):
+            raise OptionsError(claimed_problem(order.layer))
+        # Kept, for the user may change scale and units of the layer during the run.
+        self._image = image_from_layer(order.layer, order.axes, order.options.level)
         self.order, self.words = order, ""
         self.outcome: Outcome | None = None
         self._viewer, self._bar, self._on_end = viewer, bar, on_end
@@ -187,8 +198,9 @@ class Running:
         order.layer.events.data.connect(self._data_changed)
         for event in self._moves():
             event.connect(self.look)
+        claim(order.layer)
         bar.start(order.layer.name)
-        self._run = Run(image, order.options, focus=self._focus, room=room, on_event=self._hear, on_end=self._end)
+        self._run = Run(self._image, order.options, focus=self._focus, room=room, on_event=self._hear, on_end=self._end)
 
     @property
     def cancelled(self) -> bool:
@@ -225,14 +237,14 @@ class Running:
 
     def look(self) -> None:
         """Turn the run to what is on the screen."""
-        if self._planned is None:
+        if self._planned is None or self.cancelled:
             return
         axes = self._planned.axes
         spatial = axes[-len(self._planned.plan.shape) :]
         try:
             level = self.order.options.level
             region = region_of_view(self.order.layer, self.order.axes, view_of(self._viewer), spatial, level)
-        except OptionsError:
+        except TiledUnetError:
             self._focus.look_away()
             return
         sizes = dict(zip(axes, self._planned.shape, strict=True))
@@ -298,12 +310,13 @@ class Running:
         assert self._live is not None
         assert self._planned is not None
         assert self._model is not None
-        self.words = finished_text(finished, self._notes)
         planned = self._planned
         seconds = time.perf_counter() - self._planned_at
         learn(self._model, planned.device, planned.precision, planned.voxels, seconds)
-        labels = self._live.finish(finished, written(self.order, self._planned, self._model, finished))
-        self.outcome = Outcome(self.order, self._model, self._planned, finished, labels)
+        labels = self._live.finish(finished, written(self.order, self._image, planned, self._model, finished))
+        left = [left_text(self._live.left, labels.name)] if self._live.left is not None else []
+        self.words = finished_text(finished, [*left, *self._notes])
+        self.outcome = Outcome(self.order, self._model, planned, finished, labels)
 
     def fail(self, error: Exception) -> None:
         """Say what went wrong."""
@@ -325,9 +338,20 @@ class Running:
         for event in self._moves():
             event.disconnect(self.look)
         self._bar.close()
+        release(self.order.layer)
 
 
-def written(order: Order, planned: Planned, model: Model, finished: Finished) -> dict[str, Any]:
+def claimed_problem(layer: napari.layers.Image) -> str:
+    """Return why an image layer cannot be segmented now, one sentence."""
+    return f"{layer.name!r} is being segmented by another Segment widget; wait until that run ends, or cancel it"
+
+
+def left_text(edited: str, name: str) -> str:
+    """Return that labels went to a new layer because the user had edited the old one."""
+    return f"you edited {edited!r}, which stays as it is; these labels are in {name!r}"
+
+
+def written(order: Order, image: Image, planned: Planned, model: Model, finished: Finished) -> dict[str, Any]:
     """Return how a run is written down in its result: as it was asked for, and with all that it chose.
 
     The size of voxels is named too, since the layer need not agree with the file it came from;
@@ -337,7 +361,6 @@ def written(order: Order, planned: Planned, model: Model, finished: Finished) ->
     # What ran, not what was planned: a backend or a format may have been given up on the way.
     exact = pinned(order.options, planned.plan, device=planned.device, precision=ran["precision"])
     exact = exact.changed(backend=ran["backend"])
-    image = image_from_layer(order.layer, order.axes, order.options.level)
     if exact.spacing is None:
         exact = exact.changed(spacing=spacing_shown(image, model.spec))
     spatial = "zyx" if order.options.link_slices and "z" in finished.axes else model.spec.axes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_warning
 
-from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.errors import ImageError, TiledUnetError
 from napari_tiled_unet.events import Event, Notice
 from napari_tiled_unet.viewer.glimpse import Glimpsed, Sight, with_glimpses
 from napari_tiled_unet.viewer.layers import (
@@ -17,7 +17,9 @@ from napari_tiled_unet.viewer.layers import (
     labels_axes,
     labels_for_layer,
     labels_placement,
+    require_axes,
 )
+from napari_tiled_unet.viewer.live import put
 from napari_tiled_unet.viewer.regions import region_of_view, view_of
 from napari_tiled_unet.viewer.running import tell
 from napari_tiled_unet.viewer.teaching import cancelled_text, minutes_text, scores_text, stage_text
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 PREVIEW = "training preview"
 """Name of the layer with the live prediction."""
 SHOWN = "tiled_unet_shown"
-"""Key in the metadata of layers that are for looking at, and never learned from."""
+"""Key in the metadata of layers that are for looking at, and never learned from; what they are."""
 # Seconds between two updates of line and curves.
 _SHOW_EVERY = 0.2
 
@@ -109,7 +111,7 @@ class Watch:
         try:
             view = view_of(self._viewer)
             region = region_of_view(self._layer, self._axes, view, self._spatial, self._image.level)
-        except OptionsError:
+        except TiledUnetError:
             self.sight.look_away()
             return
         self.sight.look_at(self._image, region)
@@ -120,20 +122,29 @@ class Watch:
 
         if self._layer not in self._viewer.layers:
             return
+        try:
+            require_axes(self._layer, self._axes, self._image.level)
+        except ImageError:
+            # Its data were replaced, and what was seen is not what is shown.
+            return
         data = labels_for_layer(seen.labels, seen.axes, labels_axes(self._axes, rgb=bool(self._layer.rgb)))
         placement = labels_placement(self._layer, self._axes, seen.offset, self._image.level)
-        shown = next((layer for layer in self._viewer.layers if layer.name == PREVIEW), None)
-        if isinstance(shown, Labels) and shown.ndim == data.ndim:
-            shown.data = data
-            shown.scale, shown.translate = placement["scale"], placement["translate"]
+        layers = self._viewer.layers
+        shown = next((layer for layer in layers if layer.metadata.get(SHOWN) == PREVIEW), None)
+        if shown is not None and shown.ndim == data.ndim:
+            put(shown, data, placement)
             return
-        active = self._viewer.layers.selection.active
-        self._viewer.layers.append(Labels(data, name=PREVIEW, opacity=0.5, metadata={SHOWN: True}, **placement))
-        # The user may be painting: the brush stays in the layer that it was in.
-        self._viewer.layers.selection.active = active
+        active = layers.selection.active
+        if shown is not None:
+            layers.remove(shown)
+        layers.append(Labels(data, name=PREVIEW, opacity=0.5, metadata={SHOWN: PREVIEW}, **placement))
+        if active is not shown:
+            # The user may be painting: the brush stays in the layer that it was in.
+            layers.selection.active = active
 
     def close(self) -> None:
         """Follow the camera no more."""
+        self._spatial = None
         self.sight.look_away()
         for event in self._moves():
             event.disconnect(self.look)
@@ -192,6 +203,7 @@ class Schooling(Errand):
         self.lesson, self.words = lesson, ""
         self.trained: Trained | None = None
         self.prepared: Prepared | None = None
+        self._abandoned = False
         self._chart, self._say, self._watch = chart, say, watch
         self._best: Validated | None = None
         self._step, self._seconds, self._shown = 0, 0.0, 0.0
@@ -203,7 +215,22 @@ class Schooling(Errand):
         # Last, for it starts the thread.
         super().__init__(source, lesson, sight, on_event=self._take, on_end=on_end)
 
+    def abandon(self, then: Callable[[], None] | None = None) -> None:
+        """End for a widget that goes away: nothing is shown any more.
+
+        Parameters
+        ----------
+        then : callable, optional
+            Called without arguments when the thread has ended.
+        """
+        self._abandoned = True
+        if self._watch is not None:
+            self._watch.close()
+        super().abandon(then)
+
     def _wanted(self, event: Event) -> bool:
+        if self._abandoned:
+            return False
         # Not imported above, for torch comes with it.
         from napari_tiled_unet.training.happenings import Validated
 
@@ -277,6 +304,9 @@ class Schooling(Errand):
         self.words = f"{name!r} is ready, of step {done.best_step}{scores}: {told}; Segment offers it{notes}"
 
     def _end(self) -> None:
+        if self._abandoned:
+            super()._end()
+            return
         if self._watch is not None:
             self._watch.close()
         self._chart.update()

@@ -11,7 +11,9 @@ from qtpy.QtCore import QTimer
 
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.viewer.choices import Choices
+from napari_tiled_unet.viewer.following import PLACE, Following
 from napari_tiled_unet.viewer.form import FormState, rows_of
+from napari_tiled_unet.viewer.hands import claims, is_claimed
 from napari_tiled_unet.viewer.layers import image_from_layer
 from napari_tiled_unet.viewer.maps import KeptMaps, room_for_maps
 from napari_tiled_unet.viewer.measure_widget import Measure, export_features
@@ -19,7 +21,7 @@ from napari_tiled_unet.viewer.outlook import Outlook
 from napari_tiled_unet.viewer.repeat import Repeat
 from napari_tiled_unet.viewer.results import own_result
 from napari_tiled_unet.viewer.rows import Departure, ScrollingRows, push_button, sentence, side_by_side
-from napari_tiled_unet.viewer.running import Bar, Order, Running, tell
+from napari_tiled_unet.viewer.running import Bar, Order, Running, claimed_problem, tell
 from napari_tiled_unet.viewer.tuning import Tune
 
 if TYPE_CHECKING:
@@ -72,7 +74,9 @@ class SegmentWidget(Container[Widget]):
             layers=lambda: self._viewer.layers,
         )
         self._outlook = Outlook(self._foretold)
-        self._tune = Tune(self._viewer, self._tuned)
+        self._image_follow = Following(("data", "axis_labels", *PLACE), self._changed)
+        self._shapes_follow = Following(("data", "highlight", *PLACE), self._changed)
+        self._tune = Tune(self._viewer, self._tuned, self._say_outcome)
         self._tune.visible = False
         self._line = sentence("line")
         self._measures = CheckBox(
@@ -102,6 +106,7 @@ class SegmentWidget(Container[Widget]):
         self._rest.timeout.connect(self._refresh)
         for event in self._moves():
             event.connect(self._moved)
+        claims.connect(self._refresh)
         self._departure = Departure(self.native, undocked=self.cancel, destroyed=self._leave)
 
     def _layer_events(self) -> tuple[Any, ...]:
@@ -114,7 +119,11 @@ class SegmentWidget(Container[Widget]):
 
     def _moved(self) -> None:
         if self._choices.follows_camera:
-            self._rest.start(_REST)
+            self._changed()
+
+    def _changed(self) -> None:
+        """Look anew soon: many events may come at once, some of them before a layer is as it will be."""
+        self._rest.start(_REST)
 
     def _leave(self) -> None:
         """Let go of viewer and run once Qt has destroyed the widget."""
@@ -122,7 +131,11 @@ class SegmentWidget(Container[Widget]):
             event.disconnect(self.reset_choices)
         for event in self._moves():
             event.disconnect(self._moved)
+        claims.disconnect(self._refresh)
+        self._image_follow.follow(None)
+        self._shapes_follow.follow(None)
         self._tune.close_threads()
+        self._repeat.close_threads()
         self._outlook.close()
         self._measure.close()
         if self._run is not None:
@@ -207,8 +220,16 @@ class SegmentWidget(Container[Widget]):
         self._choices.refresh()
         self._show()
 
+    def _claimed(self) -> str | None:
+        """Return that another widget has the image in hand, one sentence; None where it has not."""
+        if self.layer is None or self.running or not is_claimed(self.layer):
+            return None
+        return claimed_problem(self.layer)
+
     def _show(self) -> None:
-        problem = self._choices.problem
+        self._image_follow.follow(self.layer)
+        self._shapes_follow.follow(self._choices.drawn)
+        problem = self._claimed() or self._choices.problem
         self._segment.enabled = problem is None and not self.running
         self._tune.visible = not self.running and self._can_tune()
         self._cancel.enabled = self.running and self._run is not None and not self._run.cancelled
@@ -218,6 +239,10 @@ class SegmentWidget(Container[Widget]):
 
     def _show_line(self, text: str) -> None:
         self._line.value = text
+
+    def _say_outcome(self, text: str) -> None:
+        self._outcome = text
+        self._show()
 
     def _foretold(self) -> tuple[Image, SegmentOptions] | None:
         """Return the run to foretell: none while one is under way, or where the form is not complete."""
@@ -233,7 +258,7 @@ class SegmentWidget(Container[Widget]):
     def _can_tune(self) -> bool:
         """Whether the maps that are kept are those of the layer that is chosen, and its labels are there."""
         kept = self._tune.kept
-        if kept is None:
+        if kept is None or is_claimed(kept.outcome.labels):
             return False
         if kept.outcome.labels not in self._viewer.layers or kept.outcome.order.layer not in self._viewer.layers:
             self._tune.offer(None)
@@ -244,11 +269,14 @@ class SegmentWidget(Container[Widget]):
 
     def segment(self) -> None:
         """Start a run with what the form says; labels appear as tiles are done."""
-        layer, axes = self.layer, self.state.axes_taken
         if self.running:
             return
-        if layer is None or axes is None or self.state.problem is not None:
-            show_error(self.state.problem or "choose an image layer first")
+        self._choices.refresh()
+        layer, axes = self.layer, self.state.axes_taken
+        problem = self._claimed() or self.state.problem
+        if layer is None or axes is None or problem is not None:
+            show_error(problem or "choose an image layer first")
+            self._refresh()
             return
         self._segment.enabled = False
         try:
@@ -259,7 +287,8 @@ class SegmentWidget(Container[Widget]):
         except TiledUnetError as error:
             self._outcome = str(error)
             tell(error)
-        self._refresh()
+        finally:
+            self._refresh()
 
     def run_again(self, options: SegmentOptions, layer: napari.layers.Image) -> None:
         """Segment another image layer with the options of a recipe."""

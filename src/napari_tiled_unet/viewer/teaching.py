@@ -13,6 +13,7 @@ from napari_tiled_unet.image import Image
 from napari_tiled_unet.model import bundled_folder
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.viewer.form import Row, option_rows, said_in_rows
+from napari_tiled_unet.viewer.hands import claimed_text, is_claimed
 from napari_tiled_unet.viewer.layers import METADATA_KEY, data_of, image_from_layer, labels_axes
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def train_options(values: Mapping[str, Any]) -> TrainOptions:
 
 
 def is_own_result(layer: Any) -> bool:
-    """Return whether a Labels layer was made by a model of ours, not by a human."""
-    return METADATA_KEY in layer.metadata
+    """Return whether a Labels layer was made by a model of ours, or is being made, not by a human."""
+    return METADATA_KEY in layer.metadata or is_claimed(layer)
 
 
 def fits(image: napari.layers.Image, labels: napari.layers.Labels) -> bool:
@@ -137,8 +138,10 @@ def labels_from_layer(labels: napari.layers.Labels, image: napari.layers.Image, 
     Raises
     ------
     ImageError
-        If they have other axes than the image.
+        If they have other axes than the image, or a run is making them.
     """
+    if is_claimed(labels):
+        raise ImageError(claimed_text(labels))
     data = data_of(labels)
     with_place = labels_axes(axes, rgb=bool(image.rgb))
     own = with_place if len(data.shape) == len(with_place) else axes.replace("c", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ class TrainWidget(Container[Widget]):
         # Which Labels layer the user chose, by image layer; not the layer, which may be removed meanwhile.
         self._said_labels: dict[Any, Any] = {}
         self._named = ""
-        self._looked = Latest()
+        self._looked, self._drawing = Latest(), False
         self._pairs: list[tuple[napari.layers.Image, DropDown]] = []
         self._build()
         self._offer_layers()
@@ -216,7 +217,8 @@ class TrainWidget(Container[Widget]):
             return Lesson(images, labels, options)
         path, resume = self.model_path, self._can_resume() and bool(self._resume.value)
         if path.exists() and not resume:
-            raise OptionsError(f"a model {path.stem!r} exists; choose another name under 'save as'")
+            go_on = f", or tick {self._resume.text!r}" if self._can_resume() else ""
+            raise OptionsError(f"a model {path.stem!r} exists; choose another name under 'save as'{go_on}")
         return Lesson(images, labels, options, path, resume)
 
     def _material(self) -> tuple[Any, Any]:
@@ -310,7 +312,7 @@ class TrainWidget(Container[Widget]):
                 self._material()
         except TiledUnetError as error:
             problem = str(error)
-        self._train.enabled = self._patches.enabled = not problem and not self._looked.busy
+        self._train.enabled = self._patches.enabled = not problem and not self._drawing
         self._line.value = self._outcome or problem
 
     def _offer_axes(self) -> None:
@@ -333,7 +335,7 @@ class TrainWidget(Container[Widget]):
 
     def train(self) -> None:
         """Start a training with what the form says; curves and a prediction of the view follow it."""
-        if self.running:
+        if self.running or self._drawing:
             return
         try:
             lesson = self.lesson()
@@ -378,34 +380,41 @@ class TrainWidget(Container[Widget]):
         assert self._run is not None
         ended, self._run = self._run, None
         self._outcome = ended.words
+        if ended.trained is None:
+            self._keep_name(ended.lesson.out)
         offer_new_models(self._viewer)
         self._refresh()
+
+    def _keep_name(self, out: Path | None) -> None:
+        """Say the name of a training that can go on, where none was said: the next proposed one is another."""
+        if out is not None and out.with_suffix(".checkpoint").exists():
+            with self._called.changed.blocked():
+                self._called.value = out.stem
 
     # --- patches ----------------------------------------------------------------------
 
     def show_patches(self) -> None:
         """Show patches as the network will learn them, as layers."""
+        if self._drawing or self.running:
+            return
         try:
             lesson = self.lesson(keep=False)
         except TiledUnetError as error:
             show_error(str(error))
             return
-        self._looked.ask(lambda: first_patches(lesson, _SHOWN_PATCHES), self._show_patches)
-        self._patches.enabled = False
-        self._line.value = "drawing patches ..."
+        self._drawing, self._outcome = True, "drawing patches ..."
+        self._looked.ask(partial(first_patches, lesson, _SHOWN_PATCHES), partial(self._show_patches, lesson))
+        self._refresh()
 
-    def _show_patches(self, found: Any) -> None:
+    def _show_patches(self, lesson: Lesson, found: Any) -> None:
+        self._drawing = False
         if isinstance(found, Exception):
             self._outcome = str(found)
             tell(found)
         else:
             self._outcome = f"{len(found)} patches as layers 'patches' and 'patches labels'"
-            show_patch_layers(self._viewer, found, sparse=self.train_options().sparse)
-        self._looked_done()
-
-    def _looked_done(self) -> None:
+            show_patch_layers(self._viewer, found, sparse=lesson.options.sparse)
         self._refresh()
-        self._train.enabled = self._patches.enabled = not self.running
 
 
 def _model_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +11,26 @@ from magicgui.widgets import Container, FloatSlider, Slider, Widget
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QAbstractSlider, QMenu
 
-from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.errors import TiledUnetError
 from napari_tiled_unet.recipe import recipe_text
-from napari_tiled_unet.viewer.layers import METADATA_KEY, labels_axes, labels_for_layer
+from napari_tiled_unet.viewer.hands import follow_edits, is_claimed, is_edited, own_hand
+from napari_tiled_unet.viewer.layers import METADATA_KEY, labels_axes
 from napari_tiled_unet.viewer.live import keep_colours, seen_as
 from napari_tiled_unet.viewer.maps import KeptMaps, renumbered
 from napari_tiled_unet.viewer.measuring import forget_features
 from napari_tiled_unet.viewer.regions import region_of_view, view_of
 from napari_tiled_unet.viewer.repeat import add_entry
+from napari_tiled_unet.viewer.results import paintable
 from napari_tiled_unet.viewer.rows import push_button, side_by_side
-from napari_tiled_unet.viewer.running import tell
+from napari_tiled_unet.viewer.running import left_text, tell
 from napari_tiled_unet.viewer.worker import Latest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import napari.layers
     import napari.viewer
+    import numpy.typing as npt
 
     from napari_tiled_unet.options import SegmentOptions
 
@@ -43,11 +48,15 @@ class Tune(Container[Widget]):
         Whose view comes first.
     on_change : callable
         Given the options as tuned, once all labels are made anew with them.
+    say : callable
+        Shows a sentence.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer, on_change: Callable[[SegmentOptions], None]) -> None:
+    def __init__(
+        self, viewer: napari.viewer.Viewer, on_change: Callable[[SegmentOptions], None], say: Callable[[str], None]
+    ) -> None:
         super().__init__(labels=True, name="tune")
-        self._viewer, self._on_change = viewer, on_change
+        self._viewer, self._on_change, self._say = viewer, on_change, say
         self.kept: KeptMaps | None = None
         # One each: a newer question would throw away the other's that waits.
         self._decoder, self._painter, self._entropy = Latest(), Latest(), Latest()
@@ -156,7 +165,7 @@ class Tune(Container[Widget]):
         order, axes, shape = kept.outcome.order, kept.axes, kept.maps.shape[1:]
         try:
             region = region_of_view(order.layer, order.axes, view_of(self._viewer), "yx", order.options.level)
-        except OptionsError:
+        except TiledUnetError:
             return None
         offset = dict(zip(axes, kept.outcome.finished.offset, strict=True))
         ranges = {a: (start, stop) for a, start, stop in region.ranges}
@@ -171,12 +180,43 @@ class Tune(Container[Widget]):
         # More than a plane is on the screen: a view in 3D waits for all.
         return tuple(box) if sum(isinstance(side, slice) for side in box) == 2 else None
 
+    def _is_open(self, kept: KeptMaps) -> bool:
+        """Whether labels of these maps may still be shown: they are tuned, and their layer is there and of no run."""
+        now = self.kept
+        if now is None or now.maps is not kept.maps:
+            return False
+        return now.outcome.labels in self._viewer.layers and not is_claimed(now.outcome.labels)
+
+    def _own_layer(self) -> napari.layers.Labels:
+        """Return the layer of the labels that are tuned: a new one from the moment that the user edited the old."""
+        from napari.layers import Labels
+
+        kept = self.kept
+        assert kept is not None
+        old = kept.outcome.labels
+        if not is_edited(old):
+            return old
+        name = f"{kept.outcome.order.layer.name} labels"
+        layer = Labels(_shown(kept).copy(), name=name, colormap=old.colormap, **kept.placement())
+        layer.metadata[METADATA_KEY] = {**old.metadata[METADATA_KEY], "layer": str(layer.unique_id)}
+        follow_edits(layer)
+        self.kept = replace(kept, outcome=replace(kept.outcome, labels=layer))
+        self._viewer.layers.append(layer)
+        self._say(left_text(old.name, layer.name))
+        return layer
+
     def _paint(self, kept: KeptMaps, options: SegmentOptions, box: tuple[slice | int, ...], labels: Any) -> None:
-        layer = kept.outcome.labels
-        if isinstance(labels, Exception) or kept is not self.kept or layer not in self._viewer.layers:
+        if isinstance(labels, Exception) or not self._is_open(kept):
             return
         if options is not self._chosen and not self._view_soon.isActive():
             return
+        layer = self._own_layer()
+        with own_hand(layer):
+            self._paint_part(layer, kept, box, labels)
+
+    def _paint_part(
+        self, layer: napari.layers.Labels, kept: KeptMaps, box: tuple[slice | int, ...], labels: Any
+    ) -> None:
         order = kept.outcome.order
         wanted = labels_axes(order.axes, rgb=bool(order.layer.rgb))
         if layer.data.dtype != np.uint32:
@@ -212,27 +252,26 @@ class Tune(Container[Widget]):
         self._view_soon.stop()
         self._all_soon.stop()
         options = self._chosen
-        order, shown = kept.outcome.order, np.asarray(kept.outcome.labels.data)
+        shown = _shown(kept)
 
         def decode() -> tuple[Any, Any]:
-            wanted = labels_axes(order.axes, rgb=bool(order.layer.rgb))
-            data = labels_for_layer(kept.whole(options), kept.axes, wanted)
+            data = kept.in_layer(paintable(kept.whole(options)))
             # Here, since to compare all voxels would hold the main thread up.
             return data, seen_as(shown, data)
 
         self._decoder.ask(decode, lambda found: self._replace(kept, options, found))
 
     def _replace(self, kept: KeptMaps, options: SegmentOptions, found: Any) -> None:
-        layer = kept.outcome.labels
         if isinstance(found, Exception):
             tell(found)
             return
-        if kept is not self.kept or options is not self._chosen or layer not in self._viewer.layers:
+        if options is not self._chosen or not self._is_open(kept):
             return
-        data, present = found
+        layer, (data, present) = self._own_layer(), found
         keep_colours(layer, present)
         forget_features(layer)
-        layer.data = data
+        with own_hand(layer):
+            layer.data = data
         mark = dict(layer.metadata[METADATA_KEY])
         tuned = {name: getattr(options, name) for name in self._sliders if getattr(options, name) is not None}
         mark |= {
@@ -266,3 +305,10 @@ class Tune(Container[Widget]):
             tell(values)
         else:
             self._viewer.layers.append(kept.uncertainty_layer(values))
+
+
+def _shown(kept: KeptMaps) -> npt.NDArray[Any]:
+    """Return the labels that are tuned as they are shown; none where the user put other data in their place."""
+    blank = kept.in_layer(np.zeros(kept.maps.shape[1:], np.uint16))
+    data = np.asarray(kept.outcome.labels.data)
+    return data if data.shape == blank.shape else blank

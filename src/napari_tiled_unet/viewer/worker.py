@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
 
-from napari_tiled_unet.events import Event, FrameDone, Planned, TileDone
+from napari_tiled_unet.events import Event, Finished, FrameDone, Planned, TileDone
 from napari_tiled_unet.viewer.live import tile_labels
+from napari_tiled_unet.viewer.results import paintable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,6 +93,8 @@ def _with_labels(
                 yield replace(event, maps=None)
             elif isinstance(event, FrameDone):
                 yield replace(event, maps=None)
+            elif isinstance(event, Finished):
+                yield replace(event, labels=paintable(event.labels))
             else:
                 yield event
 
@@ -223,9 +226,15 @@ class Errand:
         self.cancelled = True
         self._worker.quit()
 
-    def abandon(self) -> None:
-        """End the run for a listener that goes away: nothing is called any more."""
-        self._on_end = _nothing
+    def abandon(self, then: Callable[[], None] | None = None) -> None:
+        """End the run for a listener that goes away: nothing of it is called any more.
+
+        Parameters
+        ----------
+        then : callable, optional
+            Called without arguments when the thread has ended; it may not need the listener.
+        """
+        self._on_end = then if then is not None else _nothing
         self.cancel()
 
     def _wanted(self, event: Event) -> bool:  # noqa: ARG002 - others look at it
