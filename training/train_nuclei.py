@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
 import tifffile
@@ -154,8 +155,9 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         patch = augment(
             {"image": sample.image[(slice(None), *box)], "labels": sample.labels[box][None].astype(np.float32)}
         )
-        labels = np.asarray(patch["labels"])[0].astype(np.int64)
-        encoded = self.target.encode(labels)
+        # Past the image it is mirrored: a nucleus and its mirror image are one only where they touch.
+        labels = cc3d.connected_components(np.asarray(patch["labels"])[0].astype(np.uint32), connectivity=8)
+        encoded = self.target.encode(labels.astype(np.int64))
         image = torch.as_tensor(np.asarray(patch["image"], dtype=np.float32))
         return image, torch.from_numpy(encoded.maps), torch.from_numpy(encoded.weight)
 
