@@ -94,6 +94,10 @@ class TestState:
         assert state.fraction == 0.75
         assert state.stopped().words == "1 done, 1 skipped, 1 failed, 1 stopped"
 
+    def test_old_maps_that_went_are_told(self) -> None:
+        ended = FileEnded(0, FileResult("a.tif", "", "done", removed=("out/a_maps.ome.tif",)))
+        assert BatchState(self.ROWS).after(ended).rows[0].remark == "removed, of an earlier run: a_maps.ome.tif"
+
     def test_nothing_is_nothing(self) -> None:
         assert (BatchState().fraction, BatchState().words) == (0, "")
 

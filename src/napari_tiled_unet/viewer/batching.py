@@ -96,7 +96,9 @@ class BatchState:
             case TileDone():
                 return replace(self, tiles_done=self.tiles_done + 1)
             case FileEnded(number, result):
+                removed = ", ".join(Path(path).name for path in result.removed)
                 remark = "exists already" if result.state == "skipped" else result.error
+                remark = remark or (f"removed, of an earlier run: {removed}" if removed else "")
                 return self._with(
                     number, state=result.state, n_objects=result.n_objects, seconds=result.seconds, remark=remark
                 )
