@@ -194,6 +194,10 @@ def test_empty_tiles_are_left_out_if_the_spec_allows_it() -> None:
     assert done.provenance["tiles_empty"] > 0.5 * done.provenance["tiles_per_frame"]
     exact = list(iter_segment(picture, model, tile=64, overlap="exact"))[-1]
     assert "tiles_empty" not in exact.provenance
+    assert (exact.provenance["backend"], exact.provenance["precision"]) != (None, None)
+    nothing = list(iter_segment(np.zeros((400, 400), np.uint16), model, tile=64, seam_windows=0))[-1]
+    assert nothing.provenance["tiles_empty"] == nothing.provenance["tiles_per_frame"]
+    assert (nothing.provenance["backend"], nothing.provenance["precision"]) == (None, None), "no network ran"
     with pytest.raises(ValidationError, match="empty_below needs a target with a background"):
         with_points(target=Classes(classes=("a", "b"), background=False), empty_below=0.1)
     classes = blob_model(classes=True)

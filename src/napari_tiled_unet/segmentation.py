@@ -219,7 +219,10 @@ def _finished(source: Image, framewise: Framewise, region: Region, results: _Res
     labels = labels.astype(smallest_label_dtype(int(labels.max(initial=0))), copy=False)
     spacing = source.spacing_along("".join(a for a in axes if a in "zyx"))
     seconds = time.perf_counter() - started
-    ran = {"device": framewise.planned.device, "backend": runner.backend, "precision": runner.precision}
+    # Where every tile was empty and no seam was looked at, no network ran.
+    idle = framewise.tiles_empty == framewise.tiles_done and framewise.seam_error is None
+    what = (None, None) if idle else (runner.backend, runner.precision)
+    ran = {"device": framewise.planned.device, "backend": what[0], "precision": what[1]}
     return Finished(
         labels,
         axes,

@@ -358,9 +358,10 @@ def written(order: Order, image: Image, planned: Planned, model: Model, finished
     and what must be known to measure the objects later, or to know model and image again.
     """
     ran = finished.provenance
-    # What ran, not what was planned: a backend or a format may have been given up on the way.
-    exact = pinned(order.options, planned.plan, device=planned.device, precision=ran["precision"])
-    exact = exact.changed(backend=ran["backend"])
+    # What ran, not what was planned: a backend or a format may have been given up, and where all is empty none ran.
+    precision, backend = ran["precision"] or planned.precision, ran["backend"] or order.options.backend
+    exact = pinned(order.options, planned.plan, device=planned.device, precision=precision)
+    exact = exact.changed(backend=backend)
     if exact.spacing is None:
         exact = exact.changed(spacing=spacing_shown(image, model.spec))
     spatial = "zyx" if order.options.link_slices and "z" in finished.axes else model.spec.axes
