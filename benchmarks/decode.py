@@ -30,6 +30,7 @@ from skimage.segmentation import watershed
 
 from benchmarks.cases import write_rows
 from napari_tiled_unet import labelling
+from napari_tiled_unet.centre import centre_map
 from napari_tiled_unet.metrics import overlapping_pairs
 from napari_tiled_unet.summits import prominent_basins
 
@@ -84,7 +85,7 @@ CASES: dict[str, Callable[[], npt.NDArray[np.uint32]]] = {
 def maps_of(labels: npt.NDArray[np.uint32], seed: int = 0) -> Maps:
     """Return the maps that a good network would give for these labels."""
     rng = np.random.default_rng(seed)
-    maps = np.stack([(labels > 0).astype(np.float32), labelling.centre_map(labels)])
+    maps = np.stack([(labels > 0).astype(np.float32), centre_map(labels)])
     for channel in maps:
         ndimage.gaussian_filter(channel, 1.0, output=channel)
         channel += 0.01 * rng.standard_normal(channel.shape, dtype=np.float32)

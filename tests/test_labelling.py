@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from napari_tiled_unet.centre import centre_map
 from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.labelling import (
-    centre_map,
     classes_from_maps,
     fill_object_holes,
     link_slices,

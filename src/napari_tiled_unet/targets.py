@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_tiled_unet import labelling
+from napari_tiled_unet.centre import centre_map
 from napari_tiled_unet.metrics import consecutive
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Objects(BaseModel):
         # Numbers may be large and far apart: tables are of the objects that are there.
         flat, sizes = consecutive(np.maximum(labels, 0))
         numbers = flat.reshape(labels.shape)
-        centre = labelling.centre_map(numbers, spacing=spacing, outside=labels == OUTSIDE)
+        centre = centre_map(numbers, spacing=spacing, outside=labels == OUTSIDE)
         radius = 15.0
         reference = (np.pi * radius**2) if labels.ndim == 2 else (4 / 3 * np.pi * radius**3)
         with np.errstate(divide="ignore"):

@@ -41,6 +41,7 @@ from napari_tiled_unet.viewer.improving import (
 )
 from napari_tiled_unet.viewer.teaching import Lesson
 from tests.models import blob_model, blobs
+from tests.viewer.endings import ENDINGS, close, wait_for_threads
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -363,11 +364,8 @@ def test_correct_improve_compare_take(viewer: Viewer, folder: Path, qtbot: Any) 
 
     data = labels.data.copy()
     data[data == 2] = 0  # erased
-    grid = np.indices(data.shape)
-    for number in (1, 4, 5, 6):  # made larger
-        middle = np.argwhere(data == number).mean(axis=0)
-        data[sum((g - m) ** 2 for g, m in zip(grid, middle, strict=True)) < 49] = number
     labels.data = data
+    correct(labels)
     widget.control("improve").native.click()
     qtbot.waitUntil(lambda: not widget.running, timeout=60_000)
     assert "->" in widget.status, widget.status
@@ -508,23 +506,17 @@ def dock_in_an_improvement(viewer: Viewer, folder: Path, qtbot: Any, when: str) 
     return dock
 
 
-@pytest.mark.parametrize("ending", ["dock", "viewer"])
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("when", ["training", "waiting"])
 def test_a_widget_that_is_closed_leaves_no_candidate(
     make_napari_viewer: Any, frugal: None, folder: Path, qtbot: Any, ending: str, when: str
 ) -> None:
-    from qtpy.QtCore import QThreadPool
-
     viewer = make_napari_viewer()
     dock = dock_in_an_improvement(viewer, folder, qtbot, when)
-    if ending == "dock":
-        dock.destroyOnClose()
-    else:
-        viewer.close()
+    close(ending, viewer, dock)
     del dock
     gc.collect()
-    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=20_000)
-    qtbot.wait(50)
+    wait_for_threads(qtbot)
     assert not list((folder / "candidates").glob("*"))
 
 
@@ -557,12 +549,7 @@ def test_the_held_out_image_is_segmented_as_the_run_was(viewer: Viewer, folder: 
     widget = ran_and_improving(viewer, qtbot, channel=1)
     labels = widget.control("result").value
     truth = viewer.add_labels(labels.data.copy(), name="truth")
-    data = labels.data.copy()
-    grid = np.indices(data.shape)
-    for number in (1, 4, 5, 6):
-        middle = np.argwhere(data == number).mean(axis=0)
-        data[sum((g - m) ** 2 for g, m in zip(grid, middle, strict=True)) < 49] = number
-    labels.data = data
+    correct(labels)
     plate = viewer.add_image(PLANE[None], name="plate", axis_labels=("c", "y", "x"))
     widget.control("held_out_image").value, widget.control("held_out_truth").value = plate, truth
     assert "channel=1, the image has 1" in improved(widget, qtbot)

@@ -14,6 +14,7 @@ from napari_tiled_unet.region import Region
 from napari_tiled_unet.viewer.inside_layers import Look, inside_layer, inside_of, look_at
 from napari_tiled_unet.viewer.regions import View
 from tests.models import blob_model, blobs
+from tests.viewer.endings import ENDINGS, close, wait_for_threads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,7 +206,7 @@ def dock_in_a_look(
     return dock, go_on
 
 
-@pytest.mark.parametrize("ending", ["dock", "viewer"])
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("when", ["reading", "looking"])
 def test_a_widget_that_is_closed_during_a_look_shows_nothing(
     make_napari_viewer: Any,
@@ -216,18 +217,12 @@ def test_a_widget_that_is_closed_during_a_look_shows_nothing(
     ending: str,
     when: str,
 ) -> None:
-    from qtpy.QtCore import QThreadPool
-
     viewer = make_napari_viewer()
     dock, go_on = dock_in_a_look(viewer, qtbot, monkeypatch, when)
-    if ending == "dock":
-        dock.destroyOnClose()
-    else:
-        viewer.close()
+    close(ending, viewer, dock)
     del dock
     go_on.set()
-    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=20_000)
-    qtbot.wait(50)
+    wait_for_threads(qtbot)
     assert len(viewer.layers) <= 1
 
 

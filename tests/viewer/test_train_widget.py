@@ -13,6 +13,7 @@ import pytest
 from napari_tiled_unet.model import load_model
 from napari_tiled_unet.viewer.form import UNSAID
 from tests.training.scenes import folders, scene
+from tests.viewer.endings import ENDINGS, close, wait_for_threads
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -202,22 +203,16 @@ def dock_in_a_training(viewer: Viewer, qtbot: Any) -> tuple[Any, Any]:
     return dock, widget._run
 
 
-@pytest.mark.parametrize("ending", ["dock", "viewer"])
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_a_widget_that_is_closed_ends_its_training(
     make_napari_viewer: Any, frugal: None, folder: Path, qtbot: Any, ending: str
 ) -> None:
-    from qtpy.QtCore import QThreadPool
-
     viewer = make_napari_viewer()
     dock, run = dock_in_a_training(viewer, qtbot)
-    if ending == "dock":
-        dock.destroyOnClose()
-    else:
-        viewer.close()
+    close(ending, viewer, dock)
     del dock
     gc.collect()
-    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=20_000)
-    qtbot.wait(50)
+    wait_for_threads(qtbot)
     assert run.cancelled
     assert load_model(folder / "cells.safetensors").spec.name == "cells"
 
