@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,8 @@ class TestRun:
         docked.control("tile").value, docked.control("overlap").value = "32", "4"
         viewer.scene.camera.zoom, viewer.scene.camera.center = 10.0, (0.0, 1000.0, 1300.0)
         docked.segment()
+        # However slow the window is to answer: the run waits to be told where to begin.
+        time.sleep(1.5)
         qtbot.waitUntil(lambda: docked.status.startswith("tile ") and "tile 0 " not in docked.status, timeout=20_000)
         qtbot.waitUntil(lambda: np.count_nonzero(result(viewer).data) > 50, timeout=20_000)
         painted = np.argwhere(result(viewer).data)

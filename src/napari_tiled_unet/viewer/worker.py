@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # Seconds between two parts of a tile; of a megapixel full of nuclei there are about five.
 _BREATH = 0.005
+# Seconds that a run waits at most for a busy window to say what is looked at.
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,11 @@ class Loaded(Event):
 
 
 def segment_events(
-    image: Image, options: SegmentOptions, focus: Focus | None = None, room: Room | None = None
+    image: Image,
+    options: SegmentOptions,
+    focus: Focus | None = None,
+    room: Room | None = None,
+    told: threading.Event | None = None,
 ) -> Generator[Event, None, None]:
     """Yield the events of a run, tiles as their labels.
 
@@ -63,6 +69,8 @@ def segment_events(
         What comes first.
     room : callable, optional
         Makes the array that takes the maps; they are not kept without.
+    told : threading.Event, optional
+        Set once the listener of a plan has turned ``focus``; no tile begins before it.
     """
     # Here and not above: the import of torch must not hold up the viewer.
     from napari_tiled_unet.segmentation import iter_segment
@@ -71,7 +79,11 @@ def segment_events(
         model = loaded_model(options.model)
         yield Loaded(model)
         events = iter_segment(image, model, options=options, live=True, focus=focus, keep_maps=room or False)
-        yield from _with_labels(events, model, options)
+        with contextlib.closing(_with_labels(events, model, options)) as as_labels:
+            for event in as_labels:
+                yield event
+                if told is not None and isinstance(event, Planned):
+                    told.wait(_PATIENCE)
 
 
 def _with_labels(
@@ -279,7 +291,20 @@ class Run(Errand):
         on_event: Callable[[Event], None],
         on_end: Callable[[], None],
     ) -> None:
-        super().__init__(segment_events, image, options, focus, room, on_event=on_event, on_end=on_end)
+        self._told = threading.Event()
+        super().__init__(segment_events, image, options, focus, room, self._told, on_event=on_event, on_end=on_end)
+
+    def cancel(self) -> None:
+        """End the run within a tile; its events are not heard from now on."""
+        super().cancel()
+        self._told.set()
+
+    def _hear(self, event: Event) -> None:
+        try:
+            super()._hear(event)
+        finally:
+            if isinstance(event, Planned):
+                self._told.set()
 
 
 def _nothing() -> None:
