@@ -173,6 +173,31 @@ class TestMaps:
         if more:
             assert (tmp_path / "out" / "x_maps.ome.tif").stat().st_mtime_ns > before
 
+    @pytest.mark.parametrize("flips", [("--flips",), ()])
+    def test_labels_that_cannot_be_written_leave_all_as_it_was(
+        self,
+        folders: tuple[Path, Path],
+        run: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        flips: tuple[str, ...],
+    ) -> None:
+        run(folders[0], more=("--save-maps", "--flips"))
+        before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        assert len(before) == 3
+        write = tifffile.imwrite
+
+        def full(path: Path, data: Any, **how: Any) -> None:
+            write(path, data, **how)
+            if data.dtype.kind == "u":
+                raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(tifffile, "imwrite", full)
+        status, files, _ = run(folders[0], more=("--save-maps", "--overwrite", "--foreground-threshold", "0.7", *flips))
+        assert status == cli.FAILED
+        assert "x_labels.ome.tif' cannot be written: No space left on device" in files[0]["error"]
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
     def test_maps_of_another_image_are_not(self, folders: tuple[Path, Path], run: Any, tmp_path: Path) -> None:
         run(folders[0], more=("--save-maps",))
         (tmp_path / "out" / "x_labels.ome.tif").unlink()

@@ -17,9 +17,9 @@ import pytest
 import tifffile
 
 from napari_tiled_unet import cli, read_image
-from napari_tiled_unet.batch import maps_path, result_paths
 from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.options import SegmentOptions
+from napari_tiled_unet.result_files import maps_path, result_paths
 from tests.models import blobs
 
 PLANE = blobs((56, 72), [(15, 20), (15, 50), (40, 30)])

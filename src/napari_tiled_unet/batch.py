@@ -6,25 +6,21 @@ A bad file costs that file alone; what is written is written whole or not at all
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari_tiled_unet.errors import FileError, OptionsError, TiledUnetError
+from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.events import Event, Finished, Notice, Planned, TileDone
 from napari_tiled_unet.pairing import stem_of
+from napari_tiled_unet.result_files import ResultFiles, place_of, removal_of, result_paths, rivals_of
 from napari_tiled_unet.terminal import FileResult, Progress, report, shown_progress
 
 if TYPE_CHECKING:
     from napari_tiled_unet.model import Model
     from napari_tiled_unet.options import SegmentOptions
-
-# Formats of images, which somebody may take for those of labels.
-_NO_LABELS = (".png", ".jpg", ".jpeg", ".bmp", ".npy", ".lsm", ".zarr")
-_LABELS, _MAPS, _SPREAD = "_labels.ome.tif", "_maps.ome.tif", "_spread.ome.tif"
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ def iter_batch(
     Parameters
     ----------
     images, targets : sequence of Path
-        What is segmented, and where its labels go; see :func:`result_paths`.
+        What is segmented, and where its labels go; see :func:`napari_tiled_unet.result_files.result_paths`.
     model : Model
         With what.
     options : SegmentOptions
@@ -155,7 +151,7 @@ def iter_batch(
         Closing the generator stops within a tile; the file under way is not written.
     """
     batch = _Batch(model, options, save_maps, overwrite)
-    rivals = _rivals(images, targets)
+    rivals = rivals_of(images, targets)
     for number, (image, labels) in enumerate(zip(images, targets, strict=True)):
         yield FileStarted(number)
         result = yield from batch.segment(image, labels, rivals=rivals[number])
@@ -175,58 +171,12 @@ def _listed(paths: Sequence[Path], out: Path | None) -> list[Path]:
     kept: dict[tuple[str, str, str], Path] = {}
     for image in image_files(paths):
         folder = image.parent if out is None else out
-        kept.setdefault((_place(image), _place(folder), stem_of(image)), image)
+        kept.setdefault((place_of(image), place_of(folder), stem_of(image)), image)
     if not kept:
         raise OptionsError(
             f"no image files in {', '.join(map(str, paths))}; give image files or a folder that has some"
         )
     return list(kept.values())
-
-
-def _rivals(images: Sequence[Path], targets: Sequence[Path]) -> list[list[Path]]:
-    """Return, for each image, the others whose labels would go into the same file."""
-    from napari_tiled_unet.io import is_result
-
-    places = [_place(target) for target in targets]
-    claims: dict[str, list[Path]] = {}
-    for image, place in zip(images, places, strict=True):
-        if not is_result(image):
-            claims.setdefault(place, []).append(image)
-    return [
-        [other for other in claims.get(place, []) if other != image]
-        for image, place in zip(images, places, strict=True)
-    ]
-
-
-def _place(path: Path) -> str:
-    """Return the one name of a path, links resolved, in the case of a system that knows none."""
-    try:
-        return os.path.normcase(path.resolve())
-    except (OSError, RuntimeError):  # as in image_files
-        return os.path.normcase(path.absolute())
-
-
-def result_paths(images: Sequence[Path], out: Path | None) -> list[Path]:
-    """Return where the labels of each image go.
-
-    Raises
-    ------
-    OptionsError
-        If ``out`` is a file name and there is more than one image, or one of a format that is not written.
-    """
-    if out is not None and out.suffix.lower() in _NO_LABELS and not out.is_dir():
-        raise OptionsError(f"--out {str(out)!r}: labels are written as OME-TIFF; name a .ome.tif file, or a folder")
-    if out is not None and out.name.lower().endswith((".tif", ".tiff")):
-        if len(images) > 1:
-            raise OptionsError(f"--out {str(out)!r} names one file, there are {len(images)} images; give a folder")
-        return [out]
-    return [(image.parent if out is None else out) / f"{stem_of(image)}{_LABELS}" for image in images]
-
-
-def maps_path(labels: Path, *, spread: bool = False) -> Path:
-    """Return where the maps go that belong to a label file, or their spread over flips."""
-    stem = labels.name.removesuffix(_LABELS)
-    return labels.with_name(f"{stem_of(Path(stem)) if stem == labels.name else stem}{_SPREAD if spread else _MAPS}")
 
 
 @dataclass(frozen=True)
@@ -242,23 +192,18 @@ class _Batch:
         """Segment one file; whatever is wrong with it ends up in the result."""
         from napari_tiled_unet.io import is_result
 
+        files = ResultFiles(image, labels, self.save_maps, self.options.flips, self.overwrite)
         result = FileResult(str(image), str(labels))
         started = time.perf_counter()
         try:
             if is_result(image):
                 result.state, result.error = "skipped", "a result of an earlier run; rename it to segment it"
                 return result
-            if rivals:
-                raise FileError(
-                    f"{str(image)!r} and {' and '.join(repr(str(rival)) for rival in rivals)} would write the "
-                    f"same file, {str(labels)!r}; segment them into different folders, or rename one"
-                )
-            if _place(labels) == _place(image):
-                raise FileError(f"the labels would replace the image {str(image)!r}; name another file or folder")
-            if not self.overwrite and self._is_done(image, labels):
+            files.require_free(rivals)
+            if files.are_done():
                 result.state, result.error = "skipped", "result exists; --overwrite replaces it"
                 return result
-            yield from self._work(image, labels, result)
+            yield from self._work(files, result)
             result.state = "done"
         except (TiledUnetError, MemoryError) as error:
             result.error = str(error) or "out of memory; take a smaller tile"
@@ -268,124 +213,22 @@ class _Batch:
             result.seconds = round(time.perf_counter() - started, 3)
         return result
 
-    def _is_done(self, image: Path, labels: Path) -> bool:
-        """Return whether the labels of an image are there; refuse what may not be replaced without a word.
-
-        Raises
-        ------
-        FileError
-            If they are of another image, or maps are there that no run on this image left.
-        """
-        from napari_tiled_unet.io import is_ours
-
-        if labels.exists():
-            _require_of(image, labels)
-            return True
-        for path, wanted in self._maps(labels).items():
-            if path.exists() and is_ours(path):
-                # Labels come last: what a run left that was interrupted before them is replaced.
-                _require_of(image, path)
-            elif path.exists() and wanted:
-                raise FileError(f"{str(path)!r} exists and its labels do not; --overwrite replaces it")
-        return False
-
-    def _maps(self, labels: Path) -> dict[Path, bool]:
-        """Return the files of maps and their spread, and whether a run writes them."""
-        return {
-            maps_path(labels): self.save_maps,
-            maps_path(labels, spread=True): self.save_maps and self.options.flips,
-        }
-
-    def _work(self, image: Path, labels: Path, result: FileResult) -> Generator[Event, None, None]:
+    def _work(self, files: ResultFiles, result: FileResult) -> Generator[Event, None, None]:
         from napari_tiled_unet.io import identity_of, require_writable
         from napari_tiled_unet.segmentation import iter_segment
 
         # Minutes of work must not end at a folder that cannot be written.
-        require_writable(labels.parent)
+        require_writable(files.labels.parent)
         with contextlib.closing(
-            iter_segment(image, self.model, options=self.options, keep_maps=self.save_maps)
+            iter_segment(files.image, self.model, options=self.options, keep_maps=self.save_maps)
         ) as events:
-            identity = identity_of(image)
+            identity = identity_of(files.image)
             for event in events:
                 if isinstance(event, Finished):
                     event = replace(event, provenance={**event.provenance, **identity})
-                    self._write_maps(event, labels)
-                    for path in self._stale(labels):
-                        yield _removed(path)
-                        result.removed += (str(path),)
-                    # Last, so that labels that exist mean that all of the image is done.
-                    self._write_labels(event, labels)
+                    removed = files.write(event, self.model.spec.target.channels)
+                    result.removed = tuple(map(str, removed))
+                    yield from map(removal_of, removed)
                     result.n_objects = event.n_objects
                     result.megavoxels = round(event.labels.size / 1e6, 3)
                 yield event
-
-    def _write_maps(self, done: Finished, labels: Path) -> None:
-        from napari_tiled_unet.io import is_ours, write_maps
-
-        maps = {maps_path(labels): (done.maps, self.model.spec.target.channels)}
-        maps[maps_path(labels, spread=True)] = (None if done.spread is None else done.spread[None], ("spread",))
-        for path, (data, names) in maps.items():
-            if data is not None:
-                replaced, offset = self.overwrite or is_ours(path), (0, *done.offset)
-                write_maps(path, data, f"c{done.axes}", names, offset=offset, overwrite=replaced, **_known(done))
-
-    def _stale(self, labels: Path) -> list[Path]:
-        """Return maps that an earlier run left where this one writes none."""
-        from napari_tiled_unet.io import is_ours
-
-        return [path for path, wanted in self._maps(labels).items() if not wanted and path.exists() and is_ours(path)]
-
-    def _write_labels(self, done: Finished, labels: Path) -> None:
-        from napari_tiled_unet.io import write_labels
-
-        write_labels(labels, done.labels, done.axes, offset=done.offset, overwrite=self.overwrite, **_known(done))
-
-
-def _known(done: Finished) -> dict[str, Any]:
-    """Return what is written with labels and maps alike."""
-    known = {"spacing": done.spacing, "units": done.units, "origin": done.origin}
-    return {**known, "time_step": done.time_step, "description": done.provenance}
-
-
-def _require_of(image: Path, result: Path) -> None:
-    """Refuse a result that says that it is of another image than the one that would write it.
-
-    Raises
-    ------
-    FileError
-        If it does.
-    """
-    from napari_tiled_unet.io import image_of, result_of
-
-    whose = result_of(result, image)
-    if whose == "other":
-        raise FileError(
-            f"{str(result)!r} is of another image, {image_of(result)!r}; write into another folder with --out, "
-            "rename one of the images, or replace it with --overwrite"
-        )
-    if whose == "changed":
-        raise FileError(
-            f"{str(result)!r} is of {str(image)!r} as it was, which has changed since; "
-            "--overwrite segments it as it is now"
-        )
-
-
-def _removed(path: Path) -> Notice:
-    """Remove the maps of an earlier run, and return what is told of it.
-
-    Raises
-    ------
-    FileError
-        If they cannot be removed.
-    """
-    try:
-        path.unlink()
-    except OSError as error:
-        raise FileError(
-            f"{str(path)!r} does not belong to the new labels and cannot be removed: {error.strerror or error}; "
-            "remove it, or write into another folder with --out"
-        ) from error
-    return Notice(
-        f"{path.name!r} of an earlier run is removed, it does not belong to the new labels; "
-        f"--save-maps{' with --flips' * path.name.endswith(_SPREAD)} writes them anew"
-    )

@@ -14,10 +14,18 @@ from __future__ import annotations
 from napari_tiled_unet.io.identity import SOFTWARE, identity_of, image_of, is_ours, result_of
 from napari_tiled_unet.io.read import image_files, is_result, read_image
 from napari_tiled_unet.io.tiff import read_description
-from napari_tiled_unet.io.write import require_writable, smallest_label_dtype, write_labels, write_maps, write_png
+from napari_tiled_unet.io.write import (
+    AsOne,
+    require_writable,
+    smallest_label_dtype,
+    write_labels,
+    write_maps,
+    write_png,
+)
 
 __all__ = [
     "SOFTWARE",
+    "AsOne",
     "identity_of",
     "image_files",
     "image_of",

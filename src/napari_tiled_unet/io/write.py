@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,41 @@ _BIGTIFF_BYTES = 2**32 - 2**25
 Spacing = Sequence[float | None] | None
 # OME-TIFF wants the planes last and, as most of its readers, the channels right before them.
 _FILE_ORDER = "tzcyx"
+
+
+class AsOne:
+    """Files that belong together: all are put in their places at the end of a ``with`` block, or none is.
+
+    Given to :func:`write_labels` and :func:`write_maps`. At the end only renames are left, in the order of
+    writing; a process that is killed between two of them leaves the first ones new.
+
+    Examples
+    --------
+    >>> with AsOne() as group:
+    ...     write_maps("a_maps.ome.tif", maps, "cyx", names, group=group, overwrite=True)
+    ...     write_labels("a_labels.ome.tif", labels, "yx", group=group, overwrite=True)
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Path, Path]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            if kind is None:
+                for beside, path in self._waiting:
+                    with _named(path):
+                        beside.replace(path)
+        finally:
+            for beside, _ in self._waiting:
+                beside.unlink(missing_ok=True)
+            self._waiting.clear()
+
+    def wait(self, beside: Path, path: Path) -> None:
+        """Take a file that is written, and the place that it is to have."""
+        self._waiting.append((beside, path))
 
 
 def smallest_label_dtype(maximum: int) -> np.dtype[Any]:
@@ -50,6 +85,7 @@ def write_labels(
     time_step: float | None = None,
     description: dict[str, Any] | None = None,
     overwrite: bool = False,
+    group: AsOne | None = None,
 ) -> None:
     """Write labels as a tiled, zlib-compressed OME-TIFF of the smallest unsigned type.
 
@@ -77,6 +113,8 @@ def write_labels(
         Provenance; stored as JSON in the image's description, see :func:`read_description`.
     overwrite : bool
         Whether an existing file may be replaced.
+    group : AsOne, optional
+        Files among which it is put in its place, when all of them are written.
 
     Raises
     ------
@@ -92,7 +130,8 @@ def write_labels(
         raise ImageError(f"the lowest label is {lowest}, labels count from 0 (background); renumber them")
     dtype = smallest_label_dtype(int(labels.max(initial=0)))
     more = _positions(axes, labels.shape, offset, origin or {}, spacing, units) | _time_step(axes, time_step)
-    _write_ome(Path(path), labels.astype(dtype, copy=False), axes, spacing, units, description, overwrite, more)
+    with _beside(_named_tiff(path), overwrite, group) as beside:
+        _write_ome(beside, labels.astype(dtype, copy=False), axes, spacing, units, description, more)
 
 
 def write_maps(
@@ -108,12 +147,13 @@ def write_maps(
     time_step: float | None = None,
     description: dict[str, Any] | None = None,
     overwrite: bool = False,
+    group: AsOne | None = None,
 ) -> None:
     """Write maps as a float32 OME-TIFF; as :func:`write_labels`, with a named channel axis.
 
     Parameters
     ----------
-    path, axes, spacing, units, offset, origin, time_step, description, overwrite
+    path, axes, spacing, units, offset, origin, time_step, description, overwrite, group
         As for :func:`write_labels`; ``axes`` has ``c``.
     maps : numpy.ndarray
         Float maps.
@@ -134,7 +174,8 @@ def write_maps(
     more = {"Channel": {"Name": list(channel_names)}, **_time_step(axes, time_step)}
     more |= _positions(axes, maps.shape, offset, origin or {}, spacing, units)
     data = maps.astype(np.float32, copy=False)
-    _write_ome(Path(path), data, axes, spacing, units, description, overwrite, more)
+    with _beside(_named_tiff(path), overwrite, group) as beside:
+        _write_ome(beside, data, axes, spacing, units, description, more)
 
 
 def _write_ome(
@@ -144,30 +185,32 @@ def _write_ome(
     spacing: Spacing,
     units: str,
     description: dict[str, Any] | None,
-    overwrite: bool,
     more: dict[str, Any],
 ) -> None:
     import tifffile
 
-    if not path.name.lower().endswith((".tif", ".tiff")):
-        raise FileError(f"{str(path)!r} is to be an OME-TIFF; end its name in .ome.tif")
     _check_axes(axes, data.shape)
     order = [a for a in _FILE_ORDER if a in axes]
     data = data.transpose([axes.index(a) for a in order])
     metadata: dict[str, Any] = {"axes": "".join(order).upper(), **more, **_physical_sizes(axes, spacing, units)}
     if description is not None:
         metadata["Description"] = json.dumps(description)
-    with _beside(path, overwrite) as beside:
-        tifffile.imwrite(
-            beside,
-            data,
-            ome=True,
-            bigtiff=data.nbytes > _BIGTIFF_BYTES,
-            photometric="minisblack",
-            compression="zlib",
-            tile=(256, 256),
-            metadata=metadata,
-        )
+    tifffile.imwrite(
+        path,
+        data,
+        ome=True,
+        bigtiff=data.nbytes > _BIGTIFF_BYTES,
+        photometric="minisblack",
+        compression="zlib",
+        tile=(256, 256),
+        metadata=metadata,
+    )
+
+
+def _named_tiff(path: str | Path) -> Path:
+    if not str(path).lower().endswith((".tif", ".tiff")):
+        raise FileError(f"{str(path)!r} is to be an OME-TIFF; end its name in .ome.tif")
+    return Path(path)
 
 
 def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
@@ -244,20 +287,34 @@ def write_png(path: str | Path, picture: npt.NDArray[np.uint8], *, overwrite: bo
 
 
 @contextlib.contextmanager
-def _beside(path: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary path that becomes ``path`` when the block ends well and goes when not."""
-    if path.exists() and not overwrite:
-        raise FileError(f"{str(path)!r} exists; choose another name or allow overwriting")
+def _beside(path: Path, overwrite: bool, group: AsOne | None = None) -> Iterator[Path]:
+    """Give a temporary path that becomes ``path`` when the block, or the group, ends well and goes when not."""
+    _require_free(path, overwrite)
     require_writable(path.parent)
     # Short, so that a name as long as can be leaves room for it.
     beside = path.with_name(f".{uuid.uuid4().hex}.partial")
-    try:
+    if group is not None:
+        group.wait(beside, path)
+        with _named(path):
+            yield beside
+        return
+    with AsOne() as alone, _named(path):
+        alone.wait(beside, path)
         yield beside
-        beside.replace(path)
+
+
+def _require_free(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise FileError(f"{str(path)!r} exists; choose another name or allow overwriting")
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Tell of errors of the system as those of writing a file."""
+    try:
+        yield
     except OSError as error:
         raise FileError(f"{str(path)!r} cannot be written: {error.strerror or error}; choose another folder") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def require_writable(folder: Path) -> None:
