@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -21,11 +22,13 @@ from napari_tiled_unet.model import (
     list_models,
     load_model,
     read_spec,
+    recent_model,
     save_model,
     user_folder,
 )
 from napari_tiled_unet.networks.zoo import build_network, network_spec
 from napari_tiled_unet.normalise import Normalisation
+from napari_tiled_unet.segmentation import segment
 from napari_tiled_unet.targets import Classes, Objects
 from tests.models import blob_model
 
@@ -89,6 +92,34 @@ def test_models_are_found_by_name(model_file: Path, monkeypatch: pytest.MonkeyPa
     assert find_model("tiny") == model_file
     assert find_model(model_file) == model_file
     assert "tiny" in [entry.name for entry in list_models() if not entry.bundled]
+
+
+def test_a_model_in_use_is_loaded_once(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = recent_model(model_file)
+    monkeypatch.chdir(model_file.parent)
+    assert recent_model(model_file.name) is first
+    monkeypatch.setenv("TILED_UNET_MODELS", str(model_file.parent))
+    assert recent_model(model_file.stem) is first
+    assert load_model(model_file) is not first
+    save_model(tiny_model(summary="another"), model_file, overwrite=True)
+    assert recent_model(model_file).spec.summary == "another"
+    model_file.unlink()
+    with pytest.raises(ModelError, match="does not exist"):
+        recent_model(model_file)
+
+
+def test_a_loop_that_names_its_model_loads_it_once(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[Path] = []
+
+    def load(path: Path) -> Model:
+        loads.append(path)
+        return load_model(path)
+
+    monkeypatch.setattr("napari_tiled_unet.model.load_model", load)
+    plane = np.arange(480, dtype=np.uint16).reshape(20, 24)
+    for _ in range(3):
+        segment(plane, model_file, spacing=0.5, device="cpu")
+    assert loads == [model_file]
 
 
 def test_a_damaged_file_does_not_hide_the_other_models(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ validated as data, the network is built from the table of architectures.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -340,6 +341,29 @@ def load_model(name: str | Path) -> Model:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Model(spec, network.eval().requires_grad_(False), path.absolute(), sha256)
+
+
+def recent_model(name: str | Path) -> Model:
+    """Return a model as :func:`load_model` does; of the last two the same again while their files stay the same.
+
+    It is everybody's: for use, not for change.
+
+    Raises
+    ------
+    ModelError
+        As :func:`load_model`.
+    """
+    path = find_model(name).absolute()
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise ModelError(f"model file {str(path)!r} cannot be read: {error.strerror or error}") from None
+    return _recent(path, (state.st_mtime_ns, state.st_size, state.st_ino))
+
+
+@functools.lru_cache(maxsize=2)
+def _recent(path: Path, state: tuple[int, ...]) -> Model:  # noqa: ARG001 - a file that changed is loaded anew
+    return load_model(path)
 
 
 def stored_half(path: str | Path) -> bool:

@@ -22,7 +22,7 @@ from napari_tiled_unet.half_precision import to_half
 from napari_tiled_unet.io import smallest_label_dtype
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
 from napari_tiled_unet.memory import GIB, free_memory, memory_budget
-from napari_tiled_unet.model import Model, ModelSpec, load_model
+from napari_tiled_unet.model import Model, ModelSpec, recent_model
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
 from napari_tiled_unet.provenance import called, provenance
 from napari_tiled_unet.region import Region
@@ -143,7 +143,7 @@ def iter_segment(
     started = time.perf_counter()
     named = {} if model is None or isinstance(model, Model) else {"model": str(model)}
     options = (options or SegmentOptions()).changed(**keywords, **named)
-    loaded = model if isinstance(model, Model) else load_model(options.model)
+    loaded = model if isinstance(model, Model) else recent_model(options.model)
     # By the name or path that finds it again, from wherever.
     options = options.changed(model=called(loaded))
     source, notices = match_image(image, loaded, options)

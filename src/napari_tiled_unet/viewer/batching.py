@@ -12,10 +12,11 @@ import numpy as np
 from napari_tiled_unet.batch import FileEnded, FileStarted, iter_batch
 from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.events import Event, Planned, TileDone
+from napari_tiled_unet.model import recent_model
 from napari_tiled_unet.result_files import result_paths
 from napari_tiled_unet.viewer.layers import labels_axes, labels_for_layer, labels_placement
 from napari_tiled_unet.viewer.samples import layer_settings
-from napari_tiled_unet.viewer.worker import loaded_model, one_core_left
+from napari_tiled_unet.viewer.worker import one_core_left
 
 if TYPE_CHECKING:
     import napari.layers
@@ -160,7 +161,7 @@ def batch_of(folder: str | Path, pattern: str, out: str | Path | None) -> BatchS
 def batch_events(rows: Sequence[FileRow], options: SegmentOptions, overwrite: bool) -> Generator[Event, None, None]:
     """Yield the events of a batch; raises only what is of no file."""
     with one_core_left():
-        model = loaded_model(options.model)
+        model = recent_model(options.model)
         images, targets = [row.image for row in rows], [row.labels for row in rows]
         yield from iter_batch(images, targets, model, options, overwrite=overwrite)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import Container, Widget
 
 from napari_tiled_unet.errors import TiledUnetError
-from napari_tiled_unet.model import list_models
+from napari_tiled_unet.model import list_models, recent_model
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.viewer.form import UNSAID, form_state
 from napari_tiled_unet.viewer.inside_layers import TITLES, Look, inside_layer, inside_of, look_at
@@ -17,7 +17,7 @@ from napari_tiled_unet.viewer.preferences import read_preferences, use_model_fol
 from napari_tiled_unet.viewer.regions import view_of
 from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence
 from napari_tiled_unet.viewer.running import tell
-from napari_tiled_unet.viewer.worker import Latest, loaded_model, one_core_left
+from napari_tiled_unet.viewer.worker import Latest, one_core_left
 
 if TYPE_CHECKING:
     import napari.layers
@@ -232,12 +232,12 @@ class InsideWidget(Container[Widget]):
 def _parts_of(name: str) -> dict[Any, tuple[int, ...]]:
     from napari_tiled_unet.networks.inside import parts_of
 
-    return dict(parts_of(loaded_model(name).network))
+    return dict(parts_of(recent_model(name).network))
 
 
 def _inside(look: Look, model: str) -> Inside:
     with one_core_left():
-        return inside_of(look, loaded_model(model))
+        return inside_of(look, recent_model(model))
 
 
 def _is_ours(layer: Any) -> bool:

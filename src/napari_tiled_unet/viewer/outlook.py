@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
+from napari_tiled_unet.model import recent_model
 from napari_tiled_unet.viewer.rows import sentence
-from napari_tiled_unet.viewer.worker import Latest, loaded_model, one_core_left, warm_up
+from napari_tiled_unet.viewer.worker import Latest, one_core_left, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ def foretold(image: Image, options: SegmentOptions) -> Forecast:
 
     warm_up()
     with one_core_left():
-        model = loaded_model(options.model)
+        model = recent_model(options.model)
         found = forecast(image, model, options)
         if found.problem is None and found.seconds is None:
             calibrate(model, options)

@@ -19,8 +19,6 @@ from napari_tiled_unet.viewer.live import tile_labels
 from napari_tiled_unet.viewer.results import paintable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     import numpy.typing as npt
 
@@ -73,10 +71,11 @@ def segment_events(
         Set once the listener of a plan has turned ``focus``; no tile begins before it.
     """
     # Here and not above: the import of torch must not hold up the viewer.
+    from napari_tiled_unet.model import recent_model
     from napari_tiled_unet.segmentation import iter_segment
 
     with one_core_left():
-        model = loaded_model(options.model)
+        model = recent_model(options.model)
         yield Loaded(model)
         events = iter_segment(image, model, options=options, live=True, focus=focus, keep_maps=room or False)
         with contextlib.closing(_with_labels(events, model, options)) as as_labels:
@@ -109,27 +108,6 @@ def _with_labels(
                 yield replace(event, labels=paintable(event.labels))
             else:
                 yield event
-
-
-@functools.lru_cache(maxsize=2)
-def _loaded(path: Path, changed: int) -> Model:  # noqa: ARG001 - a file that changed is loaded anew
-    from napari_tiled_unet.model import load_model
-
-    return load_model(path)
-
-
-def loaded_model(name: str) -> Model:
-    """Return a model, loaded only once as long as its file stays the same.
-
-    Raises
-    ------
-    ModelError
-        If it cannot be loaded.
-    """
-    from napari_tiled_unet.model import find_model
-
-    path = find_model(name)
-    return _loaded(path, path.stat().st_mtime_ns)
 
 
 @functools.cache
