@@ -121,6 +121,39 @@ def planes_of(path: Path) -> list[dict[str, Any]]:
     return list(found) if isinstance(found, list | tuple) else [found]
 
 
+def test_sizes_and_time_step_of_an_lsm(tmp_path: Path) -> None:
+    """Zeiss' structure of numbers in metres and seconds, and every second page a thumbnail, as its files have them."""
+    info = np.zeros(1, np.dtype(tifffile.TIFF.CZ_LSMINFO[:25]))
+    said = {"MagicNumber": 67127628, "StructureSize": info.itemsize, "ScanType": 3, "TimeIntervall": 0.25}
+    sides = {"DimensionX": 30, "DimensionY": 20, "DimensionTime": 3, "DimensionZ": 1, "DimensionChannels": 1}
+    sizes = {"VoxelSizeX": 2.5e-7, "VoxelSizeY": 5e-7, "VoxelSizeZ": 1e-6}
+    for name, value in {**said, **sides, **sizes}.items():
+        info[name] = value
+    data = noise(3, 20, 30)
+    tag = (34412, 1, info.nbytes, info.tobytes(), True)
+    with tifffile.TiffWriter(tmp_path / "a.lsm", byteorder="<") as file:
+        for number, plane in enumerate(data):
+            file.write(plane, planarconfig="separate", metadata=None, extratags=[] if number else [tag])
+            file.write(plane[::4, ::4], subfiletype=1, metadata=None)
+    image = read_image(tmp_path / "a.lsm")
+    assert (image.axes, image.spacing, image.time_step) == ("tyx", pytest.approx((0.5, 0.25)), 0.25)
+    np.testing.assert_array_equal(np.asarray(image.data), data)
+
+
+@pytest.mark.parametrize(("unit", "origin"), [("mm", {"y": 1500.0, "x": -2000.0}), ("reference frame", {}), (None, {})])
+def test_the_place_of_the_stage_is_read(tmp_path: Path, unit: str | None, origin: dict[str, float]) -> None:
+    """Of the first plane; a microscope may say a place without a length, which is OME's default."""
+    units = {} if unit is None else {"PositionXUnit": [unit] * 3, "PositionYUnit": [unit] * 3}
+    plane = {"PositionX": [-1.0, -1.0, -2.0], "PositionY": [0.0, 0.0, 1.5], **units}
+    metadata = {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0, "Plane": plane}
+    tifffile.imwrite(tmp_path / "a.ome.tif", noise(3, 20, 30), ome=True, metadata=metadata)
+    # Files may list planes in any order.
+    said = tifffile.tiffcomment(tmp_path / "a.ome.tif")
+    said = said.replace('TheZ="0"', 'TheZ="."').replace('TheZ="2"', 'TheZ="0"').replace('TheZ="."', 'TheZ="2"')
+    tifffile.tiffcomment(tmp_path / "a.ome.tif", said.encode())
+    assert read_image(tmp_path / "a.ome.tif", axes="zyx").origin == origin
+
+
 def test_time_step_and_origin_survive_their_file(tmp_path: Path) -> None:
     write_labels(
         tmp_path / "a.ome.tif",
@@ -133,7 +166,9 @@ def test_time_step_and_origin_survive_their_file(tmp_path: Path) -> None:
     )
     assert read_image(tmp_path / "a.ome.tif").time_step == 0.5
     assert [(p["PositionY"], p["PositionX"]) for p in planes_of(tmp_path / "a.ome.tif")] == [(2.0, 10.0)] * 6
+    assert read_image(tmp_path / "a.ome.tif").origin == {"y": 2.0, "x": 10.0}
     write_labels(tmp_path / "b.ome.tif", noise(2, 3, 20, 30), "tzyx", (2, 0.5, 0.25), origin={"z": 3.0})
+    assert read_image(tmp_path / "b.ome.tif").origin == {"z": 3.0, "y": 0.0, "x": 0.0}
     assert [p["PositionZ"] for p in planes_of(tmp_path / "b.ome.tif")] == [3.0, 5.0, 7.0] * 2
     write_labels(tmp_path / "c.ome.tif", PLANE, "yx", (0.5, 0.25), origin={}, time_step=0.5)
     assert planes_of(tmp_path / "c.ome.tif") == []

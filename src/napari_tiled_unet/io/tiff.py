@@ -181,6 +181,7 @@ def _calibration(tiff: Any, index: int) -> Calibration:
                 (a, pixels.get(f"PhysicalSize{a.upper()}"), pixels.get(f"PhysicalSize{a.upper()}Unit", "µm"))
                 for a in "zyx"
             ),
+            origin=_stage(pixels),
             time_step=(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s")),
         )
     if tiff.is_lsm and tiff.lsm_metadata:
@@ -191,6 +192,16 @@ def _calibration(tiff: Any, index: int) -> Calibration:
     if tiff.is_imagej and tiff.imagej_metadata:
         return _imagej_calibration(tiff)
     return Calibration()
+
+
+def _stage(pixels: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield axis, place and unit of the first plane of an OME image."""
+    planes = pixels.get("Plane")
+    for plane in planes if isinstance(planes, list | tuple) else (planes,):
+        if isinstance(plane, Mapping) and not any(int(plane.get(f"The{a}", 0)) for a in "ZCT"):
+            # Without a unit a place is on a scale of the microscope's own.
+            yield from ((a, plane.get(f"Position{a.upper()}"), plane.get(f"Position{a.upper()}Unit")) for a in "zyx")
+            return
 
 
 def _imagej_calibration(tiff: Any) -> Calibration:
