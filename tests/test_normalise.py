@@ -340,3 +340,24 @@ def test_fields_left_out_take_their_defaults() -> None:
 def test_a_normalisation_that_cannot_be_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionsError, match=message):
         Normalisation.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "far"),
+    [
+        (-9999, np.float32, True),
+        (65535, np.uint16, True),
+        (float(np.finfo(np.float32).min), np.float32, True),
+        (1000, np.uint16, False),
+        (255, np.uint8, False),
+        (np.nan, np.float32, False),
+    ],
+)
+@pytest.mark.parametrize("method", ["percentile", "zscore", "minmax", "none"])
+def test_values_far_off_are_told(value: float, dtype: Any, far: bool, method: Any) -> None:
+    frame = np.random.default_rng(0).integers(10, 210, (1, 300, 300)).astype(dtype)
+    frame[0, 150, 150] = value
+    _, said = measure(frame, Normalisation(method))
+    told = [message for message in said if "reach beyond 50 times the range that was measured" in message]
+    assert len(told) == (far and method in ("percentile", "zscore"))
+    assert all("make them NaN" in message for message in told)

@@ -192,6 +192,9 @@ class Doubling:
         self.most, self.error = most, error or MemoryBudgetError("no")
         self.sizes: list[int] = []
 
+    def settle(self, frame: Any, statistics: Statistics) -> None:
+        """There is nothing to settle."""
+
     def run(self, tiles: np.ndarray) -> np.ndarray:
         if tiles.size > self.most:
             raise self.error

@@ -329,3 +329,18 @@ def test_a_rescaled_frame_that_does_not_fit_is_refused_at_once() -> None:
     wrong = r"become \(56000, 72000\) and need .* GiB may be used; is the voxel size of .* right"
     with pytest.raises(MemoryBudgetError, match=wrong):
         segment(PLANE, "blobs", object_size=0.01, memory=1)
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        {"foreground_threshold": 0.9},
+        {"seed_threshold": 0.2},
+        {"seed_prominence": 0.2},
+        {"min_size": 100, "fill_holes": False},
+    ],
+)
+def test_what_makes_objects_is_refused_by_classes(idle: dict[str, Any]) -> None:
+    names = " and ".join(idle)
+    with pytest.raises(OptionsError, match=f"{names}: model 'blobs' predicts classes.*leave them out"):
+        segment(np.zeros((20, 20), np.uint8), blob_model(classes=True), **idle)

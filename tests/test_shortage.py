@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_tiled_unet import MemoryBudgetError, iter_segment, segment, segmentation, shortage
+from napari_tiled_unet import MemoryBudgetError, iter_segment, predict, segment, segmentation, shortage
 from napari_tiled_unet.backends import choice as backend_choice
 from napari_tiled_unet.events import Finished, Notice, Planned, TileDone
 from napari_tiled_unet.runtime import Runner
@@ -220,3 +220,54 @@ def test_tiles_fit_the_number_format_that_runs(monkeypatch: pytest.MonkeyPatch) 
         stack, blob_model(), axes="tyx", precision="float32", tile=second.plan.tile, **{**chosen, "memory": 1}
     )
     assert np.array_equal(events[-1].labels, expected)
+
+
+@pytest.mark.parametrize("where", ["_Work._read", "to_half", "_blend"])
+def test_memory_that_is_short_beside_the_network_costs_only_time(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = segment(PLANE, "blobs", precision="float32")
+    owner: Any = predict._Work if "." in where else predict
+    name = where.rpartition(".")[2]
+    right, failed = getattr(owner, name), []
+
+    def short(*arguments: Any) -> Any:
+        if not failed:
+            failed.append(1)
+            raise MemoryError
+        return right(*arguments)
+
+    monkeypatch.setattr(owner, name, short)
+    events = list(iter_segment(PLANE, "blobs", precision="float32"))
+    assert failed
+    assert any("memory ran out: tiles of" in e.message for e in events if isinstance(e, Notice))
+    np.testing.assert_array_equal(events[-1].labels, expected)
+
+
+def test_labels_are_made_again_with_what_was_kept_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = segment(PLANE, "blobs")
+    decode, calls = Objects.decode, []
+
+    def short(self: Objects, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise MemoryError
+        return decode(self, *arguments)
+
+    monkeypatch.setattr(Objects, "decode", short)
+    np.testing.assert_array_equal(segment(PLANE, "blobs"), expected)
+    assert len(calls) == 2
+
+    def never(self: Objects, *arguments: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(Objects, "decode", never)
+    with pytest.raises(MemoryBudgetError, match=r"labels were made of the maps of \(200, 160\) voxels; close other"):
+        segment(PLANE, "blobs")
+
+
+def test_no_room_for_a_file_in_the_address_space_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(np, "memmap", full)
+    with pytest.raises(MemoryBudgetError, match=r"fits neither the memory nor .*Cannot allocate memory"):
+        shortage.zeros_or_disk((4, 5), np.float32, free=0)

@@ -69,7 +69,7 @@ class Flips:
         mean[...] = first
         squares = np.zeros_like(compared)
         for axes in VIEWS[1:]:
-            maps = np.flip(network(np.ascontiguousarray(np.flip(tiles, axes))), axes)
+            maps = np.flip(network(np.flip(tiles, axes).copy()), axes)
             mean += maps
             if extra:
                 squares += np.square(maps[:, : self.spread_of] - compared)

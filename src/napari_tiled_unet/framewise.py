@@ -107,9 +107,9 @@ class Framewise:
         self, frame: Frame, frames_left: int
     ) -> Generator[Event, None, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         """Yield the events of a frame; return its labels and :attr:`n_results` maps, on the image's grid."""
-        spec, options = self.model.spec, self.options
+        options = self.options
         data = frame.read(self.channels)
-        normalisation = spec.normalisation
+        normalisation = self.model.spec.normalisation
         if options.normalisation is not None:
             normalisation = Normalisation(options.normalisation)
         measured = self.measured(frame)
@@ -128,7 +128,29 @@ class Framewise:
             self.seam_error = self._certificate(data, statistics, maps[: self.n_maps])
         del data
         maps = self.grid.to_image(maps, np.float32 if self.wishes.keep_maps else np.float16, _allocate)
-        return spec.target.decode(_half(maps[: self.n_maps]), options), maps
+        return self._decoded(maps[: self.n_maps]), maps
+
+    def _decoded(self, maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the labels of maps.
+
+        Raises
+        ------
+        MemoryBudgetError
+            If there is no memory for it, also with what was kept for tiles given back.
+        """
+        for last in (False, True):
+            try:
+                return self.model.spec.target.decode(_half(maps), self.options)
+            except Exception as error:
+                if not is_shortage(error):
+                    raise
+                if last:
+                    raise MemoryBudgetError(
+                        f"memory ran out while labels were made of the maps of {maps.shape[1:]} voxels; "
+                        "close other programs, or segment the image in parts with region"
+                    ) from error
+            self.runner.give_back_memory()
+        raise AssertionError("the second time returns or raises")
 
     @property
     def n_maps(self) -> int:
@@ -208,8 +230,10 @@ class Framewise:
         dtype = getattr(torch, runner.precision)
         budget, kind = self.choice.costs.budget, runner.device.type
         try:
+            # By the backend that is settled by now: strips are torch's alone.
+            options = self.options.changed(backend=runner.backend)
             fitted = first_choice(
-                self.choice.plan.shape, self.model, self.options, dtype, budget, kind, live=self.wishes.live
+                self.choice.plan.shape, self.model, options, dtype, budget, kind, live=self.wishes.live
             )
         except MemoryBudgetError:
             # No tile fits by the estimate: the one that was planned is tried, as long as memory lasts.
@@ -237,6 +261,7 @@ class Framewise:
                 before.overlap,
                 self.model.network,
                 costs=self.choice.costs,
+                trained_overlap=self.model.spec.earned_overlap if self.options.overlap == "auto" else None,
                 at_most=math.prod(before.tile) // 2,
             )
         except MemoryBudgetError as error:
@@ -245,10 +270,12 @@ class Framewise:
 
     def _replanned(self, choice: Choice, reason: str, frames_left: int) -> Generator[Event, None, None]:
         """Take another plan, and say so."""
-        before, plan = self.choice.plan, choice.plan
+        before, plan, cautioned = self.choice.plan, choice.plan, self.choice.caution is not None
         self.choice = choice
         self.runner.give_back_memory()
         yield Notice(f"{reason}: tiles of {plan.tile} voxels instead of {before.tile}; the frame is started again")
+        if choice.caution and not cautioned:
+            yield Notice(choice.caution, caution=True)
         n_tiles = self.tiles_done + frames_left * len(plan)
         told = self.planned
         yield Planned(
@@ -333,6 +360,9 @@ def first_choice(
         )
 
     choice = choose(costs)
+    if live and not network.exact_tiling:
+        # Its labels depend on the tiles, and must be those that a run elsewhere gives.
+        return choice
     if live:
         return choose_soon(choice, found.voxel_work, dtype.itemsize, choose)
     free = options.tile == "auto" and isinstance(options.overlap, str) and options.blend == "crop"

@@ -18,6 +18,7 @@ from napari_tiled_unet.events import Notice
 from napari_tiled_unet.half_precision import to_half
 from napari_tiled_unet.image import Image, image_from_array, luminance
 from napari_tiled_unet.io import read_image
+from napari_tiled_unet.options import OF_OBJECTS
 from napari_tiled_unet.units import micrometres_per
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ def match_image(image: Any, model: Model, options: SegmentOptions) -> tuple[Imag
         )
     if options.link_slices and model.spec.target.kind != "objects":
         raise OptionsError("link_slices joins objects, this model predicts classes; leave it out")
+    if model.spec.target.kind != "objects" and (idle := [n for n in OF_OBJECTS if getattr(options, n) is not None]):
+        raise OptionsError(
+            f"{' and '.join(idle)}: model {model.spec.name!r} predicts classes, and these make objects of maps; "
+            "leave them out"
+        )
     wanted = len(model.spec.channels)
     if source.is_rgb and wanted == 1 and options.channel is None:
         notices.append(Notice(f"{source.name}: RGB converted to grey (ITU-R 601 luminance) for a one-channel model"))

@@ -33,11 +33,14 @@ def memory_budget(memory: float | None, device: torch.device) -> int:
         Where the network runs.
     """
     if memory is not None:
-        return int(memory * GIB)
+        # An exbibyte is beyond any machine, and a float may hold more than can be counted in bytes.
+        return int(min(memory, 2.0**30) * GIB)
     if device.type == "cuda":
         import torch
 
-        return int(0.8 * torch.cuda.mem_get_info(device)[0])
+        # What torch holds of earlier runs without using it is free to this one.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(0.8 * (torch.cuda.mem_get_info(device)[0] + kept))
     return int(0.6 * free_memory())
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -97,10 +98,14 @@ class Options(BaseModel):
     @field_validator("device", check_fields=False)
     @classmethod
     def _known_device(cls, value: str) -> str:
-        kind, colon, number = value.partition(":")
-        if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not (kind == "cuda" and number.isdigit())):
+        # torch keeps the number in one byte with a sign.
+        if not re.fullmatch(r"auto|cpu|cuda|mps|cuda:(\d|[1-9]\d|1[01]\d|12[0-7])", value, re.ASCII):
             raise ValueError("device must be auto, cpu, cuda, cuda:N or mps")
         return value
+
+
+# What decodes the maps of objects; without meaning for classes.
+OF_OBJECTS = ("foreground_threshold", "seed_threshold", "seed_prominence", "min_size", "fill_holes")
 
 
 class SegmentOptions(Options):

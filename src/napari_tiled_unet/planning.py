@@ -121,7 +121,8 @@ def choose_tiles(
     costs : Costs
         What a tile costs and what may be spent.
     trained_overlap : tuple of int, optional
-        Overlap that the model's spec has earned, or recommends, for ``auto``.
+        Overlap that the model's spec has earned, or recommends, for ``auto``; with ``at_most`` also where an
+        overlap is given, which was ``auto``'s choice before.
     at_most : int, optional
         Voxels of the largest tile; a tile that was asked for gives way to it.
 
@@ -154,13 +155,14 @@ def choose_tiles(
     if isinstance(overlap, tuple):
         why = "as asked for"
         plan, considered = planned(_per_axis(overlap, len(shape), "overlap"))
-    elif overlap == "exact" or not network.exact_tiling:
+    elif overlap == "exact":
         why = "the receptive field"
         plan, considered = planned(network.receptive_field)
     else:
         plan, considered, why = _affordable(planned, network.receptive_field, trained_overlap)
     # What was measured to be enough needs no word of caution.
-    enough = network.receptive_field if overlap != "auto" or trained_overlap is None else trained_overlap
+    measured = overlap == "auto" or at_most is not None
+    enough = trained_overlap if measured and trained_overlap is not None else network.receptive_field
     caution = _caution(plan, network, enough)
     return Choice(plan, batch_of(plan, costs, at_most), caution, why, costs, considered)
 

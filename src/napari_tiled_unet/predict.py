@@ -151,6 +151,23 @@ def iter_predict(
         plan, n_maps, manner.blend, manner.dtype, allocate=manner.allocate, convert=to_half if half else None
     )
     work = _Work(frame, statistics, runner, plan, manner)
+    try:
+        # Before the first tile, and by all of the frame: a tile may have nothing in it.
+        runner.settle(frame, statistics)
+        yield from _through(work, blended, half=half, index=index, position=position)
+    except Exception as error:
+        # Reading, converting and blending tiles need memory as well; smaller ones need less.
+        if isinstance(error, TileShortageError) or not is_shortage(error):
+            raise
+        raise work.shortage() from error
+    return blended.finish()
+
+
+def _through(
+    work: _Work, blended: Blend, *, half: bool, index: int, position: tuple[int, ...]
+) -> Generator[Event, None, None]:
+    """Yield the events of the tiles, whose maps are blended meanwhile."""
+    manner = work.manner
     with _one_helper() as helper:
         blending: Future[None] | None = None
         while work.waiting or work.reading:
@@ -171,7 +188,6 @@ def iter_predict(
                 yield TileDone(index, tile.index, tile, position, kept, place not in batch.computed)
         if blending is not None:
             blending.result()
-    return blended.finish()
 
 
 @dataclass(frozen=True)
@@ -197,6 +213,13 @@ class _Work:
         self._buffers: list[npt.NDArray[np.float32]] = []
         self._turn = 0
         self._stream: Stream | None = None
+
+    def shortage(self) -> TileShortageError:
+        """Return the error that says that the tiles are too large."""
+        return TileShortageError(
+            f"a tile of {self.plan.tile} voxels ran out of memory; "
+            "take a smaller tile or overlap, or set memory to what is free"
+        )
 
     def next_batch(self, helper: ThreadPoolExecutor) -> _Batch:
         """Return the batch that was read ahead, and have the next one read."""
@@ -241,10 +264,7 @@ class _Work:
             if not is_shortage(error):
                 raise
             if len(batch.tiles) == 1:
-                raise TileShortageError(
-                    f"a tile of {self.plan.tile} voxels ran out of memory; "
-                    "take a smaller tile or overlap, or set memory to what is free"
-                ) from error
+                raise self.shortage() from error
             self._put_back(batch)
             return None
         return maps if given is batch.voxels and maps is not None else self._with_empty(batch, maps)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import weakref
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from napari_tiled_unet.backends.interface import Backend, Stream
     from napari_tiled_unet.events import Notice
     from napari_tiled_unet.networks.zoo import Network
+    from napari_tiled_unet.normalise import Statistics
     from napari_tiled_unet.options import BackendName, Precision, SegmentOptions
 
 
@@ -82,11 +84,23 @@ def _cpu_has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-# Backends that were made ready and checked, by network; one that is in use is not among them.
-_SETTLED: weakref.WeakKeyDictionary[Network, dict[tuple[object, ...], list[Backend]]] = weakref.WeakKeyDictionary()
+@dataclass(frozen=True)
+class _Settled:
+    """A backend made ready, and whether what it was checked on had anything in it."""
+
+    backend: Backend
+    proven: bool
 
 
-def _leave_for_the_next(held: list[Backend], settled: list[Backend]) -> None:
+# What was settled, by network; a backend that is in use is not among them.
+_SETTLED: weakref.WeakKeyDictionary[Network, dict[tuple[object, ...], list[_Settled]]] = weakref.WeakKeyDictionary()
+# Standard deviation of normalised intensities below which a sample proves nothing: any number format is right there.
+_CONTENT = 0.02
+
+
+def _leave_for_the_next(held: list[_Settled], settled: list[_Settled]) -> None:
+    for each in held:
+        each.backend.release()
     # One is enough: runs of a model beside each other are rare.
     if held and not settled:
         settled.extend(held)
@@ -100,8 +114,8 @@ def _changes(tensor: torch.Tensor) -> int:
 class Runner:
     """A network made ready to run: on its device, in its number format, by its backend.
 
-    What runs is settled at the first tile, which reduced precision and converted networks
-    are checked on (:mod:`napari_tiled_unet.backends.choice`).
+    What runs is settled on the first frame, which reduced precision and converted networks
+    are checked on (:mod:`napari_tiled_unet.backends.choice`), and again on the first that has anything in it.
 
     Parameters
     ----------
@@ -152,7 +166,8 @@ class Runner:
         self.gives_spread = flips is not None and flips.spread_of > 0
         self._checked, self._flips = checked, flips
         self._prepared = Prepared(network, activate, device)
-        self._held: list[Backend] = []
+        self._asked = self.backend, self.precision
+        self._held: list[_Settled] = []
         self._notices: list[Notice] = []
         if backend != "auto":
             runtime = require_available(backend, device)
@@ -192,9 +207,36 @@ class Runner:
         weakref.finalize(runner, _leave_for_the_next, runner._held, settled)
         return runner
 
-    def _take(self, backend: Backend) -> None:
-        self._held.append(backend)
-        self.backend, self.precision = backend.name, backend.precision
+    def _take(self, settled: _Settled) -> None:
+        self._held[:] = [settled]
+        self.backend, self.precision = settled.backend.name, settled.backend.precision
+
+    def settle(self, frame: npt.NDArray[Any], statistics: Statistics) -> None:
+        """Settle what runs, by the busiest part of a frame, unless a frame with anything in it did so before.
+
+        Parameters
+        ----------
+        frame : numpy.ndarray
+            ``(c, [z,] y, x)``, raw intensities.
+        statistics : Statistics
+            Of the frame.
+        """
+        if self._held and self._held[0].proven:
+            return
+        from napari_tiled_unet.backends.choice import busiest_part
+
+        sample = busiest_part(frame, statistics, self._prepared.network.stride)
+        if not self._held or sample.std() >= _CONTENT:
+            self._choose(sample)
+
+    def _choose(self, tiles: npt.NDArray[np.float32]) -> None:
+        from napari_tiled_unet.backends.choice import choose_backend
+
+        name, precision = self._asked
+        backend, notices = choose_backend(self._prepared, name, precision, tiles, checked=self._checked)
+        self._notices.extend(notices)
+        certain = backend.name == "torch" and (backend.precision == "float32" or not self._checked)
+        self._take(_Settled(backend, certain or float(tiles[:1].std()) >= _CONTENT))
 
     def run(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the maps, ``(n, k, *spatial)`` float32, of tiles ``(n, c, *spatial)``; the spread last, if given.
@@ -234,25 +276,17 @@ class Runner:
 
     def _settled(self, tiles: npt.NDArray[np.float32]) -> Backend:
         if not self._held:
-            from napari_tiled_unet.backends.choice import choose_backend
-
-            backend, notices = choose_backend(
-                self._prepared, self.backend, self.precision, tiles, checked=self._checked
-            )
-            self._notices.extend(notices)
-            self._take(backend)
-        return self._held[0]
+            self._choose(tiles)
+        return self._held[0].backend
 
     def give_back_memory(self) -> None:
         """Give freed memory that is kept for later tiles back, because memory is short now."""
         # An error's traceback may hold in cycles what filled the memory.
         gc.collect()
+        for settled in self._held:
+            settled.backend.release()
         if self._retention is not None:
             self._retention()
-        if self.device.type == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
 
     def take_notices(self) -> list[Notice]:
         """Return what the user should know about the run of the network, once."""

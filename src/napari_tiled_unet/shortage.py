@@ -70,12 +70,12 @@ def zeros_or_disk(shape: tuple[int, ...], dtype: npt.DTypeLike, free: float = ma
     with tempfile.TemporaryFile(prefix="tiled-unet-") as file:
         try:
             _claim(file, needed)
+            return np.memmap(file, dtype, mode="w+", shape=shape)
         except OSError as error:
             raise MemoryBudgetError(
                 f"an array of {needed / 2**30:.2f} GiB fits neither the memory nor {tempfile.gettempdir()} "
                 f"({error.strerror}); make room, name another folder in TMPDIR, or segment a part of the image"
             ) from error
-        return np.memmap(file, dtype, mode="w+", shape=shape)
 
 
 def is_on_disk(array: npt.NDArray[Any]) -> bool:

@@ -147,9 +147,9 @@ def test_the_fastest_is_timed_once(empty_cache: Path, monkeypatch: pytest.Monkey
     timed = {"torch": 0.5, "openvino": 0.4, "onnx": 0.9}
     calls = []
 
-    def calibrate(*_: object) -> dict[str, float]:
+    def calibrate(*_: object) -> tuple[dict[str, float], bool]:
         calls.append(1)
-        return timed
+        return timed, True
 
     monkeypatch.setattr(choice, "calibrate", calibrate)
     for _ in range(2):
@@ -166,14 +166,14 @@ def test_the_fastest_is_timed_once(empty_cache: Path, monkeypatch: pytest.Monkey
 
 
 def test_what_is_hardly_faster_than_torch_is_not_taken(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "calibrate", lambda *_: {"torch": 0.5, "openvino": 0.46})
+    monkeypatch.setattr(choice, "calibrate", lambda *_: ({"torch": 0.5, "openvino": 0.46}, True))
     assert choose_backend(prepared(), "auto", "float32", TILES, checked=True)[0].name == "torch"
 
 
 def test_calibration_times_what_gives_the_right_maps(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OpenvinoBackend, "run", wrong)
     this = prepared()
-    seconds = choice.calibrate(this, "bfloat16", choice._Judge(this, TILES), list(RUNTIMES))
+    seconds, _ = choice.calibrate(this, "bfloat16", choice._Judge(this, TILES), list(RUNTIMES))
     assert "torch" in seconds
     assert "openvino" not in seconds
     assert all(s > 0 for s in seconds.values())
@@ -184,15 +184,38 @@ def test_calibration_falls_back_as_a_run_would(empty_cache: Path, monkeypatch: p
     monkeypatch.setattr(choice, "_CALIBRATION_SECONDS", 60.0)
     spoil_bfloat16(monkeypatch)
     this = prepared()
-    seconds = choice.calibrate(this, "bfloat16", choice._Judge(this, TILES), ["torch", "onnx"])
+    seconds, complete = choice.calibrate(this, "bfloat16", choice._Judge(this, TILES), ["torch", "onnx"])
+    assert complete
     assert set(seconds) == {"torch", "onnx"}
 
 
 def test_calibration_ends_in_time(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_CALIBRATION_SECONDS", 0.0)
     this = prepared()
-    assert choice.calibrate(this, "float32", choice._Judge(this, TILES), list(RUNTIMES)) == {}
+    assert choice.calibrate(this, "float32", choice._Judge(this, TILES), list(RUNTIMES)) == ({}, False)
     assert choose_backend(this, "auto", "float32", TILES, checked=True)[0].name == "torch"
+
+
+def test_a_busy_machine_is_asked_again_but_not_for_ever(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bool] = []
+    answer: tuple[dict[str, float], bool] = ({"torch": 8.0}, False)
+
+    def calibrate(*_: object) -> tuple[dict[str, float], bool]:
+        calls.append(answer[1])
+        return answer
+
+    monkeypatch.setattr(choice, "calibrate", calibrate)
+    for _ in range(5):
+        assert choose_backend(prepared(), "auto", "float32", TILES, checked=True)[0].name == "torch"
+    assert len(calls) == 3
+    # An answer in between counts for good.
+    (kept,) = (empty_cache / "calibration").iterdir()
+    kept.unlink()
+    choose_backend(prepared(), "auto", "float32", TILES, checked=True)
+    answer = ({"torch": 8.0, "openvino": 4.0}, True)
+    for _ in range(3):
+        assert choose_backend(prepared(), "auto", "float32", TILES, checked=True)[0].name == "openvino"
+    assert calls.count(True) == 1
 
 
 @pytest.mark.usefixtures("only_torch")

@@ -1,6 +1,6 @@
 """Which backend a run takes, and whether its answers are good enough.
 
-All of it happens on a crop of the first tile, the one with most in it, of at most
+All of it happens on a crop of the first frame, the one with most in it, of at most
 ``2**16`` voxels: reduced precision and converted networks are compared with torch in
 float32, and under ``auto`` the installed runtimes are timed, once per machine and model.
 """
@@ -16,24 +16,33 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from napari_tiled_unet.backends.conversion import cache_folder, fingerprint
 from napari_tiled_unet.backends.interface import RUNTIMES, Backend, Prepared, Tiles, versions
 from napari_tiled_unet.backends.pytorch import TorchBackend
-from napari_tiled_unet.errors import MemoryBudgetError
+from napari_tiled_unet.errors import MemoryBudgetError, OptionsError
 from napari_tiled_unet.events import Notice
+
+if TYPE_CHECKING:
+    from napari_tiled_unet.normalise import Statistics
 
 MAP_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.05}
 """Largest difference of a map from torch in float32 that is accepted; maps lie within 0 to 1."""
 
 _LARGEST_CROP = 2**16
+_LOOKED_AT = 2**20
 _CALIBRATION_SECONDS = 2.0
 # A faster backend must be this much faster than torch, or the noise of the clock decides.
 _CLEARLY_FASTER = 0.9
+# A machine that was too busy to time all is asked again, as many times at most: it may be as slow as that.
+_PATIENCE = 3
 
 
 def choose_backend(
@@ -86,18 +95,28 @@ def _built(prepared: Prepared, name: str, precision: str, judge: _Judge | None) 
         difference = 0.0 if judge is None else judge.difference(backend)
     except MemoryBudgetError:
         raise
+    except NotImplementedError as error:
+        if name != "torch":
+            return None, f"backend {name!r} cannot run this network ({_first_line(error)}); torch runs it"
+        raise OptionsError(
+            f"device {str(prepared.device)!r} lacks an operation of this network ({_first_line(error)}); "
+            "use device='cpu'"
+        ) from error
     except Exception as error:
         # The runtimes raise what they like; whatever it is, torch still works, unless it is torch's.
         if name == "torch":
             raise
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        return None, f"backend {name!r} cannot run this network ({reason}); torch runs it"
+        return None, f"backend {name!r} cannot run this network ({_first_line(error)}); torch runs it"
     if difference <= MAP_TOLERANCE[precision]:
         return backend, ""
     return None, (
         f"maps computed by {name} in {precision} differ from float32 by up to {difference:.3g}, "
         f"more than {MAP_TOLERANCE[precision]:g}; the next safer way is taken"
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 class _Judge:
@@ -110,7 +129,9 @@ class _Judge:
     def difference(self, backend: Backend) -> float:
         """Return the largest difference of a map; infinite where a map is not finite."""
         if self._expected is None:
-            self._expected = TorchBackend(self._prepared, "float32").run(self.crop)
+            # Of Apple's devices some convolutions were wrong in float32 too: only the processor can tell.
+            device = torch.device("cpu") if self._prepared.device.type == "mps" else self._prepared.device
+            self._expected = TorchBackend(replace(self._prepared, device=device), "float32").run(self.crop)
         worst = float(np.abs(backend.run(self.crop) - self._expected).max())
         return worst if math.isfinite(worst) else math.inf
 
@@ -122,20 +143,38 @@ def busiest_crop(tiles: Tiles, stride: tuple[int, ...], largest: int = _LARGEST_
     most ``largest`` voxels where a multiple of the stride can be as small.
     """
     tile = tiles[:1]
-    sides = [max(n // s, 1) * s for n, s in zip(tile.shape[2:], stride, strict=True)]
+    boxes = _boxes(tile.shape[2:], stride, largest)
+    best = max(boxes, key=lambda box: float(tile[(slice(None), slice(None), *box)].std()))
+    return np.ascontiguousarray(tile[(slice(None), slice(None), *best)])
+
+
+def busiest_part(frame: npt.NDArray[Any], statistics: Statistics, stride: tuple[int, ...]) -> Tiles:
+    """Return a part ``(1, c, *sides)`` of a frame, normalised, that with the most variation; see :func:`busiest_crop`.
+
+    Of a large frame a regular grid of its voxels is looked at.
+    """
+    step = max(1, int((frame[0].size / _LOOKED_AT) ** (1 / len(stride))))
+
+    def variation(box: tuple[slice, ...]) -> float:
+        thinned = (slice(side.start, side.stop, step) for side in box)
+        return float(statistics.apply(frame[(slice(None), *thinned)]).std())
+
+    best = max(_boxes(frame.shape[1:], stride, _LARGEST_CROP), key=variation)
+    return statistics.apply(frame[(slice(None), *best)])[None]
+
+
+def _boxes(shape: tuple[int, ...], stride: tuple[int, ...], largest: int) -> Iterator[tuple[slice, ...]]:
+    """Yield boxes that cover a shape but for its far ends, as large as may be."""
+    sides = [max(n // s, 1) * s for n, s in zip(shape, stride, strict=True)]
     while math.prod(sides) > largest:
         splittable = [axis for axis, s in enumerate(stride) if sides[axis] >= 2 * s]
         if not splittable:
             break
         axis = max(splittable, key=lambda a: sides[a] / stride[a])
         sides[axis] = sides[axis] // stride[axis] // 2 * stride[axis]
-    starts = [range(0, max(n - side, 0) + 1, side) for n, side in zip(tile.shape[2:], sides, strict=True)]
-    boxes = (
-        tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
-        for corner in itertools.product(*starts)
-    )
-    best = max(boxes, key=lambda box: float(tile[(slice(None), slice(None), *box)].std()))
-    return np.ascontiguousarray(tile[(slice(None), slice(None), *best)])
+    starts = [range(0, max(n - side, 0) + 1, side) for n, side in zip(shape, sides, strict=True)]
+    for corner in itertools.product(*starts):
+        yield tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
 
 
 def _fastest(prepared: Prepared, precision: str, judge: _Judge) -> str:
@@ -144,15 +183,18 @@ def _fastest(prepared: Prepared, precision: str, judge: _Judge) -> str:
     if installed == ["torch"]:
         return "torch"
     path = cache_folder() / "calibration" / f"{_machine(precision)}-{fingerprint_of(prepared)}.json"
+    cut_short = 0
     with suppress(OSError, ValueError, KeyError, TypeError):
-        fastest = str(json.loads(path.read_text())["fastest"])
-        if fastest in installed:
+        known = json.loads(path.read_text())
+        fastest, cut_short = str(known["fastest"]), int(known.get("cut_short", 0))
+        if fastest in installed and not 0 < cut_short < _PATIENCE:
             return fastest
-    seconds = calibrate(prepared, precision, judge, installed)
+    seconds, complete = calibrate(prepared, precision, judge, installed)
     fastest = min(seconds, key=lambda name: seconds[name], default="torch")
     if fastest != "torch" and seconds[fastest] > _CLEARLY_FASTER * seconds.get("torch", math.inf):
         fastest = "torch"
-    _remember(path, {"fastest": fastest, "seconds_per_megavoxel": {k: round(v, 4) for k, v in seconds.items()}})
+    told = {k: round(v, 4) for k, v in seconds.items()}
+    _remember(path, {"fastest": fastest, "seconds_per_megavoxel": told, "cut_short": 0 if complete else cut_short + 1})
     return fastest
 
 
@@ -161,8 +203,8 @@ def fingerprint_of(prepared: Prepared) -> str:
     return fingerprint(prepared.network, prepared.activate)
 
 
-def calibrate(prepared: Prepared, precision: str, judge: _Judge, names: list[str]) -> dict[str, float]:
-    """Return seconds per megavoxel of each runtime that gives the right maps.
+def calibrate(prepared: Prepared, precision: str, judge: _Judge, names: list[str]) -> tuple[dict[str, float], bool]:
+    """Return seconds per megavoxel of each runtime that gives the right maps, and whether all were reached.
 
     A runtime whose maps are too far off in the precision that is wanted is timed in float32, which
     a run would fall back to. Ends after about two seconds: a runtime that is not reached in that time is left out.
@@ -172,7 +214,7 @@ def calibrate(prepared: Prepared, precision: str, judge: _Judge, names: list[str
     seconds: dict[str, float] = {}
     for name in names:
         if time.perf_counter() - started > _CALIBRATION_SECONDS:
-            break
+            return seconds, False
         form = precision if precision in RUNTIMES[name].precisions else "float32"
         made = (_built(prepared, name, each, judge)[0] for each in dict.fromkeys([form, "float32"]))
         backend = next((one for one in made if one is not None), None)
@@ -186,7 +228,7 @@ def calibrate(prepared: Prepared, precision: str, judge: _Judge, names: list[str
             if time.perf_counter() - started > _CALIBRATION_SECONDS:
                 break
         seconds[name] = min(times) / megavoxels
-    return seconds
+    return seconds, True
 
 
 def _machine(precision: str) -> str:

@@ -14,6 +14,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # Each is about as large as the model file.
 _KEPT = 16
+# The exporters keep what they are at in globals of the process.
+_exporting = threading.Lock()
 
 
 def cache_folder() -> Path:
@@ -68,10 +71,16 @@ def converted(prepared: Prepared, kind: str, write: Callable[[torch.nn.Module, t
         writes the conversion there.
     """
     folder = cache_folder() / "converted" / f"{kind}-{fingerprint(prepared.network, prepared.activate)}"
-    if folder.is_dir():
-        with suppress(OSError):
-            os.utime(folder)
-        return folder
+    with _exporting:
+        if folder.is_dir():
+            with suppress(OSError):
+                os.utime(folder)
+            return folder
+        return _convert(prepared, folder, write)
+
+
+def _convert(prepared: Prepared, folder: Path, write: Callable[[torch.nn.Module, torch.Tensor, Path], None]) -> Path:
+    """Make a conversion, and return the folder where it lies, which is another if the cache cannot be written."""
     beside = _scratch(folder)
     network = WithMaps(prepared)
     spec = prepared.network.spec

@@ -40,6 +40,10 @@ class Backend(Protocol):
         """Return the maps, ``(n, k, *spatial)``, of tiles ``(n, c, *spatial)``."""
         ...
 
+    def release(self) -> None:
+        """Give memory back that is kept between tiles; weights stay."""
+        ...
+
 
 class Stream(Protocol):
     """A network in the middle of a column of strips."""
@@ -163,8 +167,7 @@ class Sides:
     @classmethod
     def of(cls, network: Network) -> Sides:
         """Return those of a network."""
-        # A norm over the input needs more than one voxel at the bottleneck.
-        return cls(network.stride, 1 if network.exact_tiling else 2)
+        return cls(network.stride, network.least_strides)
 
     def __call__(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return what is computed for a tile of ``shape``."""

@@ -30,7 +30,7 @@ class OnnxBackend:
 
     def __init__(self, prepared: Prepared, precision: str) -> None:
         self.precision = precision
-        self._sides = Sides.of(prepared.network)
+        self._sides, self._channels = Sides.of(prepared.network), prepared.network.spec.in_channels
         kind = f"onnx-torch-{torch.__version__.partition('+')[0]}"
         folder = converted(prepared, kind, _write)
         try:
@@ -53,6 +53,16 @@ class OnnxBackend:
                 "take a smaller tile or set memory to what is free"
             ) from error
         return np.ascontiguousarray(maps[(..., *(slice(n) for n in shape))], dtype=np.float32)
+
+    def release(self) -> None:
+        """Give memory back that is kept between tiles; weights stay."""
+        import onnxruntime
+
+        # The arena shrinks only at the end of a run, so the smallest one is made.
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        sides = self._sides((1,) * len(self._sides.stride))
+        self._session.run(None, {"tiles": np.zeros((1, self._channels, *sides), np.float32)}, options)
 
 
 def _session(folder: Path) -> Any:

@@ -65,6 +65,12 @@ class OpenvinoBackend:
             ) from error
         return np.ascontiguousarray(maps[(..., *(slice(n) for n in shape))], dtype=np.float32)
 
+    def release(self) -> None:
+        """Give memory back that is kept between tiles; weights stay."""
+        # Not in releases before 2025.
+        if hasattr(self._compiled, "release_memory"):
+            self._compiled.release_memory()
+
 
 @functools.cache
 def _core() -> Any:

@@ -222,6 +222,11 @@ class Network(nn.Module):
         return "classification guidance" if self.spec.classification_guided else self.encoder.whole
 
     @property
+    def least_strides(self) -> int:
+        """Strides of the smallest input: a norm over it needs more than one voxel at the bottleneck."""
+        return 2 if self.spec.norm in ("instance", "group") else 1
+
+    @property
     def exact_tiling(self) -> bool:
         """Whether an output depends on nothing outside the receptive field (at inference)."""
         return not self.looks_at_whole
@@ -263,9 +268,7 @@ class Network(nn.Module):
     def _padded(self, x: Tensor) -> Tensor:
         """Reflect the far end of each axis up to a multiple of the stride."""
         for axis, (n, s) in enumerate(zip(x.shape[2:], self.stride, strict=True)):
-            # A norm over the input needs more than one voxel at the bottleneck.
-            least = s if self.spec.norm not in ("instance", "group") else 2 * s
-            padded = max(math.ceil(n / s) * s, least)
+            padded = max(math.ceil(n / s), self.least_strides) * s
             if padded != n:
                 x = x.index_select(axis + 2, reflected_indices(n, padded).to(x.device))
         return x

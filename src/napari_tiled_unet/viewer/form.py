@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from napari_tiled_unet.options import Options, SegmentOptions
+from napari_tiled_unet.options import OF_OBJECTS, Options, SegmentOptions
 from napari_tiled_unet.viewer.layers import spacing_of_axes
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ _UNITS = {
     "tile": "voxels",
     "overlap": "voxels",
 }
-_FROM_TARGET = ("foreground_threshold", "seed_threshold", "seed_prominence", "min_size", "fill_holes")
 
 
 @dataclass(frozen=True)
@@ -310,7 +309,7 @@ def _levels(facts: LayerFacts | None) -> tuple[Choice, ...]:
 def _idle_rows(spec: ModelSpec, axes: str) -> dict[str, str]:
     idle: dict[str, str] = {}
     if spec.target.kind != "objects":
-        idle |= dict.fromkeys((*_FROM_TARGET, "link_slices"), "this model predicts classes, not objects")
+        idle |= dict.fromkeys((*OF_OBJECTS, "link_slices"), "this model predicts classes, not objects")
     elif spec.axes != "yx" or "z" not in axes:
         idle["link_slices"] = "only for a z-stack under a 2D model"
     if spec.object_size is None:
@@ -323,7 +322,7 @@ def _placeholders(facts: LayerFacts | None, spec: ModelSpec | None, axes: str | 
     meaning: dict[str, Any] = {}
     if spec is not None:
         if spec.target.kind == "objects":
-            meaning |= {name: getattr(spec.target, name) for name in _FROM_TARGET}
+            meaning |= {name: getattr(spec.target, name) for name in OF_OBJECTS}
         meaning |= {"normalisation": spec.normalisation.method}
     if facts is not None and axes is not None and (spacing := spacing_of_axes(facts, axes)):
         meaning["spacing"] = text_of(spacing)
