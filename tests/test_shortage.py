@@ -227,7 +227,8 @@ def test_memory_that_is_short_beside_the_network_costs_only_time(where: str, mon
     expected = segment(PLANE, "blobs", precision="float32")
     owner: Any = predict._Work if "." in where else predict
     name = where.rpartition(".")[2]
-    right, failed = getattr(owner, name), []
+    right = getattr(owner, name)
+    failed: list[int] = []
 
     def short(*arguments: Any) -> Any:
         if not failed:
