@@ -23,7 +23,8 @@ import tifffile
 from napari_tiled_unet import load_model, segment
 from napari_tiled_unet.demo import overlay
 from napari_tiled_unet.metrics import average_precision
-from napari_tiled_unet.model import Model, find_model, save_model, stored_half
+from napari_tiled_unet.model import Model
+from napari_tiled_unet.model_files import find_model, save_model, stored_half
 
 
 @dataclass

@@ -110,7 +110,8 @@ def model_of(this: Case) -> Any:
     """Return the model of a case: two maps, and no normalisation, which the image has had."""
     import torch
 
-    from napari_tiled_unet.model import Model, ModelSpec, load_model
+    from napari_tiled_unet.model import Model, ModelSpec
+    from napari_tiled_unet.model_files import load_model
     from napari_tiled_unet.networks.zoo import build_network, network_spec
     from napari_tiled_unet.normalise import Normalisation
     from napari_tiled_unet.targets import Classes

@@ -12,7 +12,7 @@ from PIL import Image
 
 from napari_tiled_unet.demo import read_sample
 from napari_tiled_unet.diagram import diagram_svg
-from napari_tiled_unet.model import load_model
+from napari_tiled_unet.model_files import load_model
 from napari_tiled_unet.networks.inside import look_inside
 from napari_tiled_unet.networks.zoo import build_network, network_spec
 from napari_tiled_unet.normalise import measure

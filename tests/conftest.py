@@ -21,7 +21,7 @@ from tests.models import blob_model
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the models ``blobs`` (2D) and ``blobs-3d``."""
-    from napari_tiled_unet.model import save_model
+    from napari_tiled_unet.model_files import save_model
 
     folder = tmp_path_factory.mktemp("models")
     for name, ndim in (("blobs", 2), ("blobs-3d", 3)):

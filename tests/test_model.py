@@ -14,10 +14,8 @@ import torch
 
 from napari_tiled_unet.cards import card_lines
 from napari_tiled_unet.errors import FileError, ModelError
-from napari_tiled_unet.model import (
-    FORMAT_VERSION,
-    Model,
-    ModelSpec,
+from napari_tiled_unet.model import FORMAT_VERSION, Model, ModelSpec
+from napari_tiled_unet.model_files import (
     find_model,
     list_models,
     load_model,
@@ -115,7 +113,7 @@ def test_a_loop_that_names_its_model_loads_it_once(model_file: Path, monkeypatch
         loads.append(path)
         return load_model(path)
 
-    monkeypatch.setattr("napari_tiled_unet.model.load_model", load)
+    monkeypatch.setattr("napari_tiled_unet.model_files.load_model", load)
     plane = np.arange(480, dtype=np.uint16).reshape(20, 24)
     for _ in range(3):
         segment(plane, model_file, spacing=0.5, device="cpu")

@@ -15,7 +15,8 @@ from napari_tiled_unet import OptionsError, iter_segment, load_model
 from napari_tiled_unet.cards import card_lines, seam_lines
 from napari_tiled_unet.cli import run
 from napari_tiled_unet.events import Finished, Planned
-from napari_tiled_unet.model import SEAM_TOLERANCE, Model, ModelSpec, SeamPoint, save_model, stored_half
+from napari_tiled_unet.model import SEAM_TOLERANCE, Model, ModelSpec, SeamPoint
+from napari_tiled_unet.model_files import save_model, stored_half
 from napari_tiled_unet.normalise import measure
 from napari_tiled_unet.predict import iter_predict
 from napari_tiled_unet.runtime import Runner

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from napari_tiled_unet import Image, TrainOptions, evaluate, iter_train, load_model, segment
 from napari_tiled_unet.events import Notice
-from napari_tiled_unet.model import Model, save_model
+from napari_tiled_unet.model import Model
+from napari_tiled_unet.model_files import save_model
 from napari_tiled_unet.seams import measure_seams
 from napari_tiled_unet.training import Prepared, StepDone, Trained, Validated
 

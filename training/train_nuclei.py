@@ -48,7 +48,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import napari_tiled_unet
 from napari_tiled_unet.metrics import average_precision
-from napari_tiled_unet.model import Model, ModelSpec, load_model, read_spec, save_model
+from napari_tiled_unet.model import Model, ModelSpec
+from napari_tiled_unet.model_files import load_model, read_spec, save_model
 from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
 from napari_tiled_unet.normalise import Normalisation, measure
 from napari_tiled_unet.options import SegmentOptions

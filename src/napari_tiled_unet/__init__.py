@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_tiled_unet.evaluation import evaluate
     from napari_tiled_unet.image import Image
     from napari_tiled_unet.io import read_image, write_labels
-    from napari_tiled_unet.model import list_models, load_model
+    from napari_tiled_unet.model_files import list_models, load_model
     from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.segmentation import iter_segment, segment
     from napari_tiled_unet.train_options import TrainOptions
@@ -42,8 +42,8 @@ _HOMES = {
     "evaluate": "evaluation",
     "iter_segment": "segmentation",
     "iter_train": "training",
-    "list_models": "model",
-    "load_model": "model",
+    "list_models": "model_files",
+    "load_model": "model_files",
     "read_image": "io",
     "segment": "segmentation",
     "train": "training",

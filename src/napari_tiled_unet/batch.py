@@ -83,7 +83,7 @@ def run_batch(
     An image that is given twice is segmented once. Images that would write the same file fail all, and so does one
     whose result exists and is of another image by :func:`napari_tiled_unet.io.result_of`.
     """
-    from napari_tiled_unet.model import load_model
+    from napari_tiled_unet.model_files import load_model
 
     images = _listed(paths, out)
     targets = result_paths(images, out)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_tiled_unet.errors import FileError, OptionsError
-from napari_tiled_unet.model import SEAM_TOLERANCE, ModelSpec, SeamPoint, list_models, user_folder
+from napari_tiled_unet.model import SEAM_TOLERANCE, ModelSpec, SeamPoint
+from napari_tiled_unet.model_files import list_models, user_folder
 
 
 def print_models(*, as_json: bool) -> None:

@@ -207,7 +207,7 @@ def models(name: str | None = None, /, *, json: bool = False) -> int:
         print JSON for machines
     """
     from napari_tiled_unet.cards import card_lines, print_models
-    from napari_tiled_unet.model import find_model, read_spec
+    from napari_tiled_unet.model_files import find_model, read_spec
 
     if name is None:
         print_models(as_json=json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_tiled_unet.errors import ModelError
 from napari_tiled_unet.io import SOFTWARE
-from napari_tiled_unet.model import find_model
+from napari_tiled_unet.model_files import find_model
 
 if TYPE_CHECKING:
     from napari_tiled_unet.framewise import Framewise

@@ -23,7 +23,8 @@ import numpy.typing as npt
 from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
 from napari_tiled_unet.metrics import overlapping_pairs
-from napari_tiled_unet.model import Model, SeamPoint, find_model, load_model, save_model, stored_half
+from napari_tiled_unet.model import Model, SeamPoint
+from napari_tiled_unet.model_files import find_model, load_model, save_model, stored_half
 from napari_tiled_unet.normalise import measure
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.predict import iter_predict

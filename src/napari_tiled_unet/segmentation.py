@@ -22,7 +22,8 @@ from napari_tiled_unet.half_precision import to_half
 from napari_tiled_unet.io import smallest_label_dtype
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
 from napari_tiled_unet.memory import GIB, free_memory, memory_budget
-from napari_tiled_unet.model import Model, ModelSpec, recent_model
+from napari_tiled_unet.model import Model, ModelSpec
+from napari_tiled_unet.model_files import recent_model
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
 from napari_tiled_unet.provenance import called, provenance
 from napari_tiled_unet.region import Region

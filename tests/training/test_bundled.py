@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_tiled_unet import Image, list_models, load_model, segment
-from napari_tiled_unet.model import ModelEntry, bundled_folder
+from napari_tiled_unet.model_files import ModelEntry, bundled_folder
 from training.bundled import cut
 from training.synthetic import SHAPE, drawn_nuclei
 from training.train_cells_phase import SCALE, scaled

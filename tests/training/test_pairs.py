@@ -12,7 +12,7 @@ import tifffile
 from napari_tiled_unet import Image, iter_train, train
 from napari_tiled_unet.errors import FileError, ImageError, OptionsError
 from napari_tiled_unet.events import Notice
-from napari_tiled_unet.model import save_model
+from napari_tiled_unet.model_files import save_model
 from napari_tiled_unet.pairing import pair_files
 from napari_tiled_unet.targets import Classes
 from napari_tiled_unet.train_options import TrainOptions

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from napari_tiled_unet.errors import FileError, ImageError, ModelError
 from napari_tiled_unet.image import Image, image_from_array
 from napari_tiled_unet.lazy import Part
-from napari_tiled_unet.model import find_model, load_model, save_model
+from napari_tiled_unet.model_files import find_model, load_model, save_model
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.segmentation import segment
 from napari_tiled_unet.viewer.correction import (

@@ -114,7 +114,7 @@ def test_an_improvement_heeds_them_with_no_other_form_open(
 ) -> None:
     import numpy as np
 
-    from napari_tiled_unet.model import save_model
+    from napari_tiled_unet.model_files import save_model
     from napari_tiled_unet.viewer import improve_widget
     from tests.models import blob_model
 

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import QApplication, QMenu
 
 from napari_tiled_unet import cli, read_image, write_labels
 from napari_tiled_unet.errors import OptionsError
-from napari_tiled_unet.model import save_model
+from napari_tiled_unet.model_files import save_model
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.recipe import parse_recipe, read_recipe, write_recipe
 from napari_tiled_unet.segmentation import segment

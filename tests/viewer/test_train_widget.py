@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_tiled_unet.model import load_model
+from napari_tiled_unet.model_files import load_model
 from napari_tiled_unet.viewer.form import UNSAID
 from tests.training.scenes import folders, scene
 from tests.viewer.endings import ENDINGS, close, wait_for_threads

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from napari_tiled_unet.model import save_model
+from napari_tiled_unet.model_files import save_model
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.recipe import parse_recipe
 from napari_tiled_unet.segmentation import decode_maps, iter_segment, segment

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_tiled_unet.events import Event, Notice
-from napari_tiled_unet.model import Model, ModelSpec, save_model
+from napari_tiled_unet.model import Model, ModelSpec
+from napari_tiled_unet.model_files import save_model
 from napari_tiled_unet.options import with_keywords_of
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.training.curves import curve_paths, write_picture, write_table

@@ -12,7 +12,8 @@ import numpy as np
 from napari_tiled_unet.errors import FileError, ImageError, OptionsError
 from napari_tiled_unet.io import require_writable
 from napari_tiled_unet.memory import memory_budget
-from napari_tiled_unet.model import Model, load_model
+from napari_tiled_unet.model import Model
+from napari_tiled_unet.model_files import load_model
 from napari_tiled_unet.runtime import choose_device, choose_precision
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.training.augmentation import Augmenter

@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_tiled_unet.errors import TiledUnetError
-from napari_tiled_unet.model import list_models
+from napari_tiled_unet.model_files import list_models
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.recipe import read_recipe
 from napari_tiled_unet.viewer.batching import COLUMNS, BatchState, FileRow, batch_events, batch_of, layers_of

@@ -12,7 +12,7 @@ import numpy as np
 from napari_tiled_unet.batch import FileEnded, FileStarted, iter_batch
 from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.events import Event, Planned, TileDone
-from napari_tiled_unet.model import recent_model
+from napari_tiled_unet.model_files import recent_model
 from napari_tiled_unet.result_files import result_paths
 from napari_tiled_unet.viewer.layers import labels_axes, labels_for_layer, labels_placement
 from napari_tiled_unet.viewer.samples import layer_settings

@@ -8,7 +8,7 @@ from magicgui.widgets import Container, Widget
 
 from napari_tiled_unet.cards import card_lines
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
-from napari_tiled_unet.model import list_models
+from napari_tiled_unet.model_files import list_models
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.viewer.form import (
     UNSAID,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
-    from napari_tiled_unet.model import ModelEntry
+    from napari_tiled_unet.model_files import ModelEntry
 
 
 class Choices:

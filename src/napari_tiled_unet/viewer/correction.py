@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.errors import FileError, ImageError, ModelError, TiledUnetError
-from napari_tiled_unet.model import bundled_folder, save_model, user_folder
+from napari_tiled_unet.model_files import bundled_folder, save_model, user_folder
 from napari_tiled_unet.region import Region
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
-from napari_tiled_unet.model import find_model, read_spec
+from napari_tiled_unet.model_files import find_model, read_spec
 from napari_tiled_unet.viewer.chart import Chart
 from napari_tiled_unet.viewer.correction import candidate_path, take, taken_path
 from napari_tiled_unet.viewer.form import UNSAID

@@ -142,7 +142,7 @@ def improve_events(correction: Correction, lesson: Lesson, sight: Sight) -> Gene
 
 
 def _improve(correction: Correction, lesson: Lesson, sight: Sight) -> Generator[Event, None, None]:
-    from napari_tiled_unet.model import load_model
+    from napari_tiled_unet.model_files import load_model
     from napari_tiled_unet.training.happenings import Trained
     from napari_tiled_unet.training.loop import run_session
     from napari_tiled_unet.training.preparation import prepare

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import Container, Widget
 
 from napari_tiled_unet.errors import TiledUnetError
-from napari_tiled_unet.model import list_models, recent_model
+from napari_tiled_unet.model_files import list_models, recent_model
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.viewer.form import UNSAID, form_state
 from napari_tiled_unet.viewer.inside_layers import TITLES, Look, inside_layer, inside_of, look_at
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import napari.layers
     import napari.viewer
 
-    from napari_tiled_unet.model import ModelEntry
+    from napari_tiled_unet.model_files import ModelEntry
     from napari_tiled_unet.networks.inside import Inside
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
-from napari_tiled_unet.model import recent_model
+from napari_tiled_unet.model_files import recent_model
 from napari_tiled_unet.viewer.rows import sentence
 from napari_tiled_unet.viewer.worker import Latest, one_core_left, warm_up
 

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMenu
 
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.io import read_image
-from napari_tiled_unet.model import find_model, read_spec
+from napari_tiled_unet.model_files import find_model, read_spec
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.recipe import as_command, as_python, parse_recipe, read_recipe, write_recipe
 from napari_tiled_unet.viewer.layers import METADATA_KEY, data_of, image_from_layer, is_image_layer

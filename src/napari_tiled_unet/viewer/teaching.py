@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_tiled_unet.errors import ImageError
 from napari_tiled_unet.image import Image
-from napari_tiled_unet.model import bundled_folder
+from napari_tiled_unet.model_files import bundled_folder
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.viewer.form import Row, option_rows, said_in_rows
 from napari_tiled_unet.viewer.hands import claimed_text, is_claimed

@@ -10,7 +10,7 @@ from magicgui.widgets import CheckBox, Container, LineEdit, Widget
 from napari.utils.notifications import show_error
 
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
-from napari_tiled_unet.model import list_models, user_folder
+from napari_tiled_unet.model_files import list_models, user_folder
 from napari_tiled_unet.viewer.chart import Chart
 from napari_tiled_unet.viewer.form import AUTOMATIC, UNSAID, axes_readings, taken_axes
 from napari_tiled_unet.viewer.layers import facts_of, is_image_layer

@@ -71,7 +71,7 @@ def segment_events(
         Set once the listener of a plan has turned ``focus``; no tile begins before it.
     """
     # Here and not above: the import of torch must not hold up the viewer.
-    from napari_tiled_unet.model import recent_model
+    from napari_tiled_unet.model_files import recent_model
     from napari_tiled_unet.segmentation import iter_segment
 
     with one_core_left():
