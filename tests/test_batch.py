@@ -198,6 +198,27 @@ class TestMaps:
         assert "x_labels.ome.tif' cannot be written: No space left on device" in files[0]["error"]
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
+    def test_labels_that_cannot_be_replaced_leave_old_maps(
+        self, folders: tuple[Path, Path], run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run(folders[0], more=("--save-maps",))
+        before = sorted(path.name for path in (tmp_path / "out").iterdir())
+
+        def held(self: Path, target: Path) -> Path:
+            raise PermissionError(13, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "replace", held)
+        assert run(folders[0], more=("--overwrite",))[0] == cli.FAILED
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+
+    def test_a_name_in_brackets_is_a_file(
+        self, folders: tuple[Path, Path], run: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folders[0] / "x.tif").rename(folders[0] / "[1] x.tif")
+        monkeypatch.chdir(folders[0])
+        status, files, _ = run(Path("[1] x.tif"))
+        assert (status, files[0]["n_objects"]) == (cli.DONE, 3)
+
     def test_maps_of_another_image_are_not(self, folders: tuple[Path, Path], run: Any, tmp_path: Path) -> None:
         run(folders[0], more=("--save-maps",))
         (tmp_path / "out" / "x_labels.ome.tif").unlink()

@@ -289,6 +289,30 @@ def test_two_truths_of_one_result_are_refused(tmp_path: Path) -> None:
         evaluate(tmp_path / "found", tmp_path / "truth")
 
 
+def test_a_plain_stack_has_the_axes_of_what_it_is_compared_with(tmp_path: Path) -> None:
+    predicted, true = (np.stack([plane] * 3) for plane in scene())
+    write_labels(tmp_path / "a_labels.ome.tif", predicted, "zyx")
+    tifffile.imwrite(tmp_path / "a.tif", true, photometric="minisblack")
+    expected = evaluate(Image(predicted, "zyx"), Image(true, "zyx")).scores
+    assert evaluate(tmp_path / "a_labels.ome.tif", tmp_path / "a.tif").scores == expected
+    assert evaluate(tmp_path / "a.tif", tmp_path / "a_labels.ome.tif").scores != {}
+    tifffile.imwrite(tmp_path / "b.tif", predicted, photometric="minisblack")
+    with pytest.raises(ImageError, match="say with axes"):
+        evaluate(tmp_path / "b.tif", tmp_path / "a.tif")
+
+
+def test_numbers_of_a_palette_are_labels(tmp_path: Path) -> None:
+    from PIL import Image as Picture
+
+    predicted, true = scene()
+    for name, data in (("p.png", predicted), ("t.png", true)):
+        picture = Picture.fromarray(data.astype(np.uint8)).convert("L")
+        picture.putpalette(list(range(256)) * 3)
+        picture.save(tmp_path / name)
+    assert evaluate(tmp_path / "p.png", tmp_path / "t.png").scores == evaluate(predicted, true).scores
+    assert read_image(tmp_path / "p.png").is_rgb
+
+
 def test_results_and_truths_may_share_a_folder(tmp_path: Path) -> None:
     predicted, true = scene()
     write_labels(tmp_path / "a_labels.ome.tif", predicted, "yx")

@@ -30,7 +30,8 @@ app = App(
     # Markdown, the default, loads a parser of it: a fifth of the time that --help takes.
     help_format="plaintext",
     version=__version__,
-    default_parameter=Parameter(negative_iterable=(), negative_none=()),
+    # Nor is a file named [1].tif the beginning of JSON.
+    default_parameter=Parameter(negative_iterable=(), negative_none=(), json_list=False, json_dict=False),
     # Said below, in a line of ours.
     suppress_keyboard_interrupt=False,
 )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from napari_tiled_unet.disagreement import Comparison, Fault, compare_objects, fault_labels
 from napari_tiled_unet.errors import FileError, ImageError, OptionsError, TiledUnetError
 from napari_tiled_unet.image import Image
-from napari_tiled_unet.io import read_image
+from napari_tiled_unet.io import read_labels
 from napari_tiled_unet.metrics import THRESHOLDS, AveragePrecision, boundary_f_score, consecutive, match_objects
 from napari_tiled_unet.pairing import Pairing, pair_label_files
 
@@ -189,7 +189,7 @@ def _frames(
     name: str, predicted: Any, true: Any, target: Literal["objects", "classes"]
 ) -> list[tuple[str, Labels, Labels]]:
     """Return the frames of a time series: a number is one object in its frame, as often as it comes again."""
-    predicted, true = _opened(predicted, "predicted"), _opened(true, "true")
+    predicted, true = _both_opened(predicted, true)
     if not isinstance(predicted, Image) or not isinstance(true, Image):
         return [_scorable(name, predicted, true, target)]
     p, t = predicted.axes.replace("c", ""), true.axes.replace("c", "")
@@ -210,10 +210,36 @@ def _frames(
     return [_scorable(f"t={i} of {name}", one, other, target) for i, (one, other) in frames]
 
 
+def _both_opened(predicted: Any, true: Any) -> tuple[Any, Any]:
+    """Return what is to be compared; of two files one that does not say its axes has those of the other.
+
+    Raises
+    ------
+    ImageError, FileError
+        If neither says them, or one cannot be read.
+    """
+    given, opened, unsaid = (predicted, true), [], None
+    for labels, whose in zip(given, ("predicted", "true"), strict=True):
+        try:
+            opened.append(_opened(labels, whose))
+        except ImageError as error:
+            if not isinstance(labels, str | Path) or unsaid is not None:
+                raise
+            unsaid = error
+            opened.append(None)
+    if unsaid is not None:
+        number = opened.index(None)
+        other = opened[1 - number]
+        if not isinstance(other, Image):
+            raise unsaid
+        opened[number] = read_labels(given[number], axes=other.axes.replace("c", ""))
+    return opened[0], opened[1]
+
+
 def _opened(labels: Any, name: str) -> Any:
     """Return the image of a path; refuse a bare array shaped as pictures are, for volumes of 3 columns are rare."""
     if isinstance(labels, str | Path):
-        return read_image(labels)
+        return read_labels(labels)
     if isinstance(labels, Image):
         return labels
     array = np.asarray(labels)

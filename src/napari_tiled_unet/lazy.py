@@ -25,6 +25,13 @@ class Part:
         return np.asarray(self._data[tuple(_shifted(k, side) for k, side in zip(keys, self._box, strict=True))])
 
 
+def reads_an_open_file(data: Any) -> bool:
+    """Whether slices are read through a file that was opened once: processes forked from this one share its place."""
+    while isinstance(data, Part | Luminance):
+        data = data._data
+    return type(getattr(data, "store", None)).__module__.startswith("tifffile")
+
+
 def _shifted(key: Any, side: slice) -> Any:
     """Return an index of a part's axis as an index of the whole axis."""
     size = side.stop - side.start

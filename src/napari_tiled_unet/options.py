@@ -66,6 +66,16 @@ class Options(BaseModel):
             return tuple(part for item in value for part in (item.split(",") if isinstance(item, str) else (item,)))
         return value
 
+    @field_validator("classes", mode="before", check_fields=False)
+    @classmethod
+    def _commas_part(cls, value: Any) -> Any:
+        """Read ``"background,nucleus"`` as two names."""
+        if isinstance(value, str):
+            value = (value,)
+        if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+            return tuple(part.strip() for name in value for part in name.split(","))
+        return value
+
     @field_validator("axes", check_fields=False)
     @classmethod
     def _known_axes(cls, value: str | None) -> str | None:

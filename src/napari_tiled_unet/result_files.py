@@ -176,8 +176,8 @@ class ResultFiles:
                     write_maps(path, data, f"c{done.axes}", names, offset=offset, overwrite=replaced, **known)
             # Last, so that labels that exist mean that all of the image is done.
             write_labels(self.labels, done.labels, done.axes, offset=done.offset, overwrite=self.overwrite, **known)
-            for path in stale:
-                _remove(path)
+        for path in stale:
+            _remove(path)
         return stale
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,11 +78,20 @@ def choose_precision(name: Precision, device: torch.device) -> torch.dtype:
 
 
 def _cpu_has_bfloat16() -> bool:
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu_flags())
+
+
+def amx_in_use() -> bool:
+    """Return whether oneDNN computes bfloat16 in the AMX units of the processor, which its environment may forbid."""
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
+    return "amx_bf16" in _cpu_flags() and (allowed in ("DEFAULT", "ALL") or "AMX" in allowed)
+
+
+def _cpu_flags() -> set[str]:
     try:
-        flags = Path("/proc/cpuinfo").read_text().split()
+        return set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return set()
 
 
 @dataclass(frozen=True)

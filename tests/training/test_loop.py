@@ -8,20 +8,26 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
-from napari_tiled_unet import iter_train, load_model, segment, train
+from napari_tiled_unet import Image, iter_train, load_model, read_image, runtime, segment, train
 from napari_tiled_unet.errors import FileError, ImageError, OptionsError
 from napari_tiled_unet.events import Notice
+from napari_tiled_unet.lazy import reads_an_open_file
 from napari_tiled_unet.metrics import average_precision
+from napari_tiled_unet.region import Region
+from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.training import Prepared, StepDone, Trained, Validated, loop, state, step
 from napari_tiled_unet.training.patches import Patches
+from napari_tiled_unet.training.preparation import _training_dtype
 from napari_tiled_unet.training.state import checkpoint_path, read_checkpoint
 from tests.training.scenes import SMALL, scene, scenes
 
@@ -265,7 +271,104 @@ def test_a_checkpoint_that_cannot_be_removed_is_told(tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
     checkpoint_path(out).mkdir()
     with pytest.raises(FileError, match=r"checkpoint' of another training cannot be removed: .* remove it, or choose"):
-        run(out=out)
+        run(out=out, overwrite=True)
+
+
+def test_a_training_whose_model_was_moved_is_not_lost(tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    run(out=out, steps=4)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path != out}
+    out.rename(tmp_path / "elsewhere.safetensors")
+    with pytest.raises(FileError, match=r"m\.safetensors' any more; put it back there to resume, or train without"):
+        run(out=out, steps=8, resume=True)
+    with pytest.raises(FileError, match=r"m\.checkpoint' of another training exists; .* or allow overwriting"):
+        run(out=out, steps=8)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    (tmp_path / "elsewhere.safetensors").rename(out)
+    assert only(run(out=out, steps=8, resume=True), Trained)[0].step == 8
+
+
+def test_names_that_are_no_text_are_written_down(tmp_path: Path) -> None:
+    images, labels = scenes(2)
+    named = [Image(image, "yx", name=os.fsdecode(b"caf\xe9")) for image in images]
+    out = tmp_path / "m.safetensors"
+    list(iter_train(named, labels, out=out, **{**SMALL, "steps": 4}))
+    assert load_model(out).spec.training["images"][0] == r"caf\udce9 (64, 64)"
+
+
+@pytest.mark.parametrize("flags", ["amx_bf16 avx512_bf16", "avx512_bf16"])
+@pytest.mark.parametrize("isa", [None, "AVX512_CORE_BF16", "avx512_core_amx"])
+def test_3d_is_not_trained_in_the_units_that_fail(monkeypatch: pytest.MonkeyPatch, flags: str, isa: str | None) -> None:
+    monkeypatch.setattr(runtime, "_cpu_flags", lambda: set(flags.split()))
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if isa is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    fails = "amx" in flags and isa != "AVX512_CORE_BF16"
+    told: list[str] = []
+    cpu, auto = torch.device("cpu"), TrainOptions()
+    assert _training_dtype(auto, cpu, "zyx", told) == (torch.float32 if fails else torch.bfloat16)
+    assert len(told) == fails
+    assert _training_dtype(auto, cpu, "yx", []) == torch.bfloat16
+    asked = TrainOptions(precision="bfloat16")
+    if fails:
+        with pytest.raises(OptionsError, match=r"may end the process in 3D on this processor.*ONEDNN_MAX_CPU_ISA"):
+            _training_dtype(asked, cpu, "zyx", [])
+    else:
+        assert _training_dtype(asked, cpu, "zyx", []) == torch.bfloat16
+
+
+def test_a_flat_stack_is_trained_in_3d() -> None:
+    """In a process of its own: in AMX units the gradient in bfloat16 ended it."""
+    script = """
+        from napari_tiled_unet import Image, train
+        from tests.training.scenes import scene
+        image, labels = scene((8, 96, 96), radius=5)
+        train(Image(image, "zyx", (1, 1, 1)), labels, dimensions="3D", steps=2, batch=2, width=8, depth=2)
+        print("trained")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "trained", done.stderr[-2000:]
+
+
+def test_large_compressed_files_are_read_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that are forked share the place in an open file, and read each other's voxels."""
+    monkeypatch.setattr("napari_tiled_unet.io.tiff.LAZY_BYTES", 0)
+    images, labels = scenes(2)
+    for number, image in enumerate(images):
+        tifffile.imwrite(tmp_path / f"{number}.tif", image, compression="zlib", tile=(32, 32))
+    lazy = [read_image(tmp_path / f"{number}.tif") for number in range(2)]
+    assert reads_an_open_file(lazy[0].data)
+    assert reads_an_open_file(lazy[0].part(Region.parse("y=2:60")).data)
+    assert not reads_an_open_file(images[0])
+    given: list[int] = []
+    loader = torch.utils.data.DataLoader
+
+    def watched(*arguments: Any, **keywords: Any) -> Any:
+        given.append(keywords["num_workers"])
+        return loader(*arguments, **keywords)
+
+    monkeypatch.setattr(torch.utils.data, "DataLoader", watched)
+    for source in (lazy, images):
+        list(iter_train(source, labels, **{**SMALL, "steps": 1, "workers": 2}))
+    assert given == [0, 2]
+
+
+def test_what_a_start_model_has_otherwise_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    run(out=out, steps=1)
+    cautions = [
+        e.message for e in only(run(start=str(out), steps=1, architecture="unetpp", width=6), Notice) if e.caution
+    ]
+    assert "architecture='unetpp' has no effect: the start model 'm' has 'unet' and keeps it" in cautions
+    assert any("width=6 has no effect" in c for c in cautions)
+    assert not any("depth" in c for c in cautions)
+
+
+def test_a_mask_is_told_wherever_it_shows() -> None:
+    images, labels = scenes(3)
+    masks = [(np.where(truth == 1, 255, 0) if k == 0 else (truth > 0) * 255) for k, truth in enumerate(labels)]
+    with pytest.raises(ImageError, match=r"hold one number, 255, in \d separate places: this is a mask"):
+        iter_train(images, masks, **SMALL)
 
 
 def test_a_loss_that_explodes_stops_with_the_last_good_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_tiled_unet import cli, load_model
 from napari_tiled_unet.events import Notice
@@ -38,6 +39,30 @@ def test_folders_become_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert cli.run(command(tmp_path, "--steps", "12", "--resume", "--json")) == cli.DONE
     assert json.loads(capsys.readouterr().out)["steps"] == 12
     assert cli.run(["models", str(tmp_path / "cells.safetensors")]) == cli.DONE
+
+
+def test_classes_are_named_with_commas_or_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for names in (["--classes", "background, cell"], ["--classes", "background", "--classes", "cell"]):
+        folders(tmp_path / names[-1])
+        for path in (tmp_path / names[-1] / "labels").iterdir():
+            tifffile.imwrite(path, (tifffile.imread(path) > 0).astype(np.uint8))
+        images, labels = tmp_path / names[-1] / "images", tmp_path / names[-1] / "labels"
+        out = tmp_path / f"{names[-1]}.safetensors"
+        line = [
+            "train",
+            str(images),
+            str(labels),
+            "--out",
+            str(out),
+            *FAST,
+            "--target",
+            "classes",
+            "--steps",
+            "1",
+            *names,
+        ]
+        assert cli.run([*line, *names]) == cli.DONE, capsys.readouterr().err
+        assert load_model(out).spec.target.channels == ("background", "cell")
 
 
 def test_a_wrong_option_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ file is ever left under the final name.
 from __future__ import annotations
 
 from napari_tiled_unet.io.identity import SOFTWARE, identity_of, image_of, is_ours, result_of
-from napari_tiled_unet.io.read import image_files, is_result, read_image
+from napari_tiled_unet.io.read import image_files, is_result, read_image, read_labels
 from napari_tiled_unet.io.tiff import read_description
 from napari_tiled_unet.io.write import (
     AsOne,
@@ -33,6 +33,7 @@ __all__ = [
     "is_result",
     "read_description",
     "read_image",
+    "read_labels",
     "require_writable",
     "result_of",
     "smallest_label_dtype",

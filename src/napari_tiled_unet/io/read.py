@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+import functools
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +50,21 @@ def read_image(path: str | Path, axes: str | None = None, level: int = 0) -> Ima
     ImageError
         If its axes are ambiguous, or it has no such level; the message names the choices.
     """
-    path = Path(path)
+    return _read(Path(path), axes, level)
+
+
+def read_labels(path: str | Path, axes: str | None = None) -> Image:
+    """Open a file of labels; as :func:`read_image`, but of a picture with a palette the numbers are read.
+
+    Raises
+    ------
+    FileError, ImageError
+        As :func:`read_image`.
+    """
+    return _read(Path(path), axes, 0, numbers=True)
+
+
+def _read(path: Path, axes: str | None, level: int, *, numbers: bool = False) -> Image:
     suffix = path.suffix.lower()
     try:
         folder_of_zarr = _found(path)
@@ -59,7 +74,9 @@ def read_image(path: str | Path, axes: str | None = None, level: int = 0) -> Ima
         raise FileError(
             f"{str(path)!r} has an unknown format; the known ones are {', '.join(_SUFFIXES)}: convert it to OME-TIFF"
         )
-    reader = read_zarr if folder_of_zarr else _READERS[suffix]
+    reader: _Reader = read_zarr if folder_of_zarr else _READERS[suffix]
+    if numbers and reader is _read_picture:
+        reader = functools.partial(_read_picture, numbers=True)
     try:
         return reader(path, axes, level)
     except (FileError, ImageError, MemoryError):
@@ -100,12 +117,13 @@ def _read_npy(path: Path, axes: str | None, level: int) -> Image:
     return image_from_array(data, axes, name=path.name)
 
 
-def _read_picture(path: Path, axes: str | None, level: int) -> Image:
+def _read_picture(path: Path, axes: str | None, level: int, *, numbers: bool = False) -> Image:
     check_level(level, 1, path.name)
     from PIL import Image as Picture
 
-    with _any_size(), Picture.open(path) as picture:
-        mode = _AS_SHOWN.get(picture.mode, picture.mode)
+    with _any_size, Picture.open(path) as picture:
+        # The numbers of a palette are those of labels, and its colours what an image looks like.
+        mode = picture.mode if numbers and picture.mode == "P" else _AS_SHOWN.get(picture.mode, picture.mode)
         data = np.asarray(picture.convert(mode) if mode != picture.mode else picture)
     if data.dtype == np.uint8 and _is_deep_png(path):
         # Pillow gives 8 of the 16 bits, and grey with alpha as RGBA.
@@ -126,7 +144,8 @@ def _is_deep_png(path: Path) -> bool:
     return header.startswith(b"\x89PNG") and header[24:25] == b"\x10"
 
 
-_READERS = {
+_Reader = Callable[[Path, "str | None", int], Image]
+_READERS: dict[str, _Reader] = {
     **dict.fromkeys(_TIFF, read_tiff),
     **dict.fromkeys(_PICTURE, _read_picture),
     ".npy": _read_npy,
@@ -134,16 +153,34 @@ _READERS = {
 }
 
 
-@contextlib.contextmanager
-def _any_size() -> Iterator[None]:
-    """Let pictures be large: Pillow takes those above 179 megapixels for an attack."""
-    from PIL import Image as Picture
+class _AnySize:
+    """Lets pictures be large: Pillow takes those above 179 megapixels for an attack.
 
-    limit, Picture.MAX_IMAGE_PIXELS = Picture.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Picture.MAX_IMAGE_PIXELS = limit
+    The limit is of the process: the last one to leave puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        from PIL import Image as Picture
+
+        with self._lock:
+            if self._inside == 0:
+                self._limit, Picture.MAX_IMAGE_PIXELS = Picture.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        from PIL import Image as Picture
+
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                Picture.MAX_IMAGE_PIXELS = self._limit
+
+
+_any_size = _AnySize()
 
 
 def image_files(paths: Iterable[str | Path]) -> list[Path]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,6 +59,24 @@ def choose_dimensions(pairs: Sequence[Pair], options: TrainOptions, start: Model
     return axes, Choice(name="dimensions", value=f"{len(axes)}D", reason=reason)
 
 
+def _without_effect(start: ModelSpec, options: TrainOptions) -> list[str]:
+    """Return a caution for each thing that was asked for and that a start model has otherwise."""
+    network = start.network
+    has: dict[str, Any] = {
+        "architecture": network.architecture,
+        "depth": network.depth,
+        "width": network.width,
+        "dimensions": f"{network.ndim}D",
+        "classes": start.target.classes if start.target.kind == "classes" else (),
+    }
+    fields = type(options).model_fields
+    return [
+        f"{name}={asked!r} has no effect: the start model {start.name!r} has {value!r} and keeps it"
+        for name, value in has.items()
+        if (asked := getattr(options, name)) not in (fields[name].default, value)
+    ]
+
+
 def make_plan(
     pairs: Sequence[Pair],
     grounds: Sequence[Ground],
@@ -101,7 +119,7 @@ def make_plan(
         If labels do not suit the target, objects do not fit a patch that was asked for, or
         a step does not fit the memory.
     """
-    cautions: list[str] = []
+    cautions = _without_effect(start, options) if start is not None else []
     scale = _measure_scale(pairs, grounds, axes, options, cautions)
     target, told = choose_target(grounds, options, start)
     choices = [dimensions, told]

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.image import Frame, Image, image_from_array, luminance
-from napari_tiled_unet.io import read_image
+from napari_tiled_unet.io import read_image, read_labels
 from napari_tiled_unet.pairing import pair_files
 from napari_tiled_unet.train_options import TrainOptions
 
@@ -114,9 +114,9 @@ def _labels_on(labels: Any, image: Image) -> Image:
         truth = labels
     elif _is_path(labels):
         try:
-            truth = read_image(labels)
+            truth = read_labels(labels)
         except ImageError:
-            truth = read_image(labels, axes=expected)
+            truth = read_labels(labels, axes=expected)
     else:
         if hasattr(labels, "shape") and len(labels.shape) != len(expected):
             raise ImageError(

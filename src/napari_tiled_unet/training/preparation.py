@@ -14,7 +14,7 @@ from napari_tiled_unet.io import require_writable
 from napari_tiled_unet.memory import memory_budget
 from napari_tiled_unet.model import Model
 from napari_tiled_unet.model_files import load_model
-from napari_tiled_unet.runtime import choose_device, choose_precision
+from napari_tiled_unet.runtime import amx_in_use, choose_device, choose_precision
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.training.augmentation import Augmenter
 from napari_tiled_unet.training.choices import choose_dimensions, choose_normalisation, make_plan
@@ -92,10 +92,10 @@ def prepare(
     channels = (options.channel,) if options.channel is not None else None
     normalisation = choose_normalisation(options, start.spec if start else None)
     grounds = survey_pairs(pairs, axes, normalisation, sparse=options.sparse, channels=channels, told=told)
-    data = [f"{p.name} {p.image.shape}" for p in pairs]
+    data = [f"{_printable(p.name)} {p.image.shape}" for p in pairs]
 
     device = choose_device(options.device)
-    dtype = _training_dtype(options, device)
+    dtype = _training_dtype(options, device, axes, told)
     budget = memory_budget(options.memory, device)
     cautions: list[str] = []
     if saved is None:
@@ -126,10 +126,20 @@ def prepare(
     examiner = Examiner(examined(parts.validation, plan.patch), plan, options.sparse, channels, device, dtype, budget)
     # A run that ended before its first validation left a model that was never judged.
     judged = saved is not None and state.best_step > 0
-    best = load_model(out) if judged and out is not None and out.exists() else None
+    if judged and out is not None and not out.exists():
+        raise FileError(
+            f"the best model of the training is not at {str(out)!r} any more; put it back there to resume, "
+            "or train without resume"
+        )
+    best = load_model(out) if judged and out is not None else None
     return Session(
         options, plan, parts, state, patches, examiner, device, dtype, data, told, cautions, out, best
     )  # fmt: skip
+
+
+def _printable(name: str) -> str:
+    """Return a name of a file system, whose bytes may be no text, as text that a model file can hold."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _saved(out: Path | None, *, resume: bool, overwrite: bool) -> Checkpoint | None:
@@ -144,6 +154,11 @@ def _saved(out: Path | None, *, resume: bool, overwrite: bool) -> Checkpoint | N
         return read_checkpoint(checkpoint_path(out))
     if out.exists() and not overwrite:
         raise FileError(f"model file {str(out)!r} exists; choose another name, resume, or allow overwriting")
+    if checkpoint_path(out).exists() and not overwrite:
+        raise FileError(
+            f"checkpoint {str(checkpoint_path(out))!r} of another training exists; "
+            "choose another name, resume, or allow overwriting"
+        )
     return None
 
 
@@ -179,13 +194,30 @@ def _check_teaches(parts: Split) -> None:
         )
 
 
-def _training_dtype(options: TrainOptions, device: torch.device) -> torch.dtype:
-    """Return the format of a step; float16 would need its losses scaled, so float32 is taken for it."""
+def _training_dtype(options: TrainOptions, device: torch.device, axes: str, told: list[str]) -> torch.dtype:
+    """Return the format of a step; float16 would need its losses scaled, so float32 is taken for it.
+
+    Notes
+    -----
+    In the AMX kernels of oneDNN the gradient of some 3D convolutions in bfloat16 (inputs of few slices, and of many
+    channels) ends the process or never ends (torch 2.13): so it is not used there.
+    """
     import torch
 
     if options.precision == "float16":
         raise OptionsError("precision='float16' is too narrow to train in; take 'bfloat16', 'float32' or 'auto'")
     dtype = choose_precision(options.precision, device)
+    if dtype == torch.bfloat16 and device.type == "cpu" and len(axes) == 3 and amx_in_use():
+        if options.precision != "auto":
+            raise OptionsError(
+                "precision='bfloat16' may end the process in 3D on this processor, by a fault of its AMX kernels; take "
+                "'float32' or 'auto', or start Python with ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 in the environment"
+            )
+        told.append(
+            "3D is trained in float32: bfloat16 fails in the AMX kernels of this processor; "
+            "ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 in the environment allows it without them"
+        )
+        return torch.float32
     return torch.float32 if dtype == torch.float16 else dtype
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from napari_tiled_unet.lazy import reads_an_open_file
 from napari_tiled_unet.training.preparation import Session
 
 if TYPE_CHECKING:
@@ -24,13 +25,16 @@ def iter_batches(session: Session) -> Iterator[list[Tensor]]:
     import torch
     from torch.utils.data import DataLoader
 
-    size = session.plan.batch
+    size, workers = session.plan.batch, session.options.workers
+    if any(reads_an_open_file(f.image.data) for g in session.patches.grounds for f in (g.image, g.labels)):
+        # Each of the processes would move the place in the file that the others read at.
+        workers = 0
     loader: Any = DataLoader(
         session.patches,  # type: ignore[arg-type]  # anything with a length and numbered items will do
         batch_size=size,
         sampler=range(session.state.step * size, len(session.patches)),
-        num_workers=session.options.workers,
-        prefetch_factor=4 if session.options.workers else None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
         generator=torch.Generator().manual_seed(session.options.seed),
     )
     yield from loader

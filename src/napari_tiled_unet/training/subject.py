@@ -82,8 +82,8 @@ def _check_objects(grounds: Sequence[Ground], values: Sequence[int]) -> None:
             "no labels: there is background only, not one object; label some objects from 1 (from 2 if sparse)"
         )
     if len(found) == 1:
-        ground = next(g for g in grounds if g.survey.objects)
-        parts = _count_parts(ground, found[0])
+        # In any of the images: one of them may show a single object.
+        parts = max(_count_parts(ground, found[0]) for ground in grounds if ground.survey.objects)
         if parts > 1:
             raise ImageError(
                 f"the labels hold one number, {found[0]}, in {parts} separate places: this is a mask; number the "
