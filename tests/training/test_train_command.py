@@ -48,20 +48,9 @@ def test_classes_are_named_with_commas_or_one_by_one(tmp_path: Path, capsys: pyt
             tifffile.imwrite(path, (tifffile.imread(path) > 0).astype(np.uint8))
         images, labels = tmp_path / names[-1] / "images", tmp_path / names[-1] / "labels"
         out = tmp_path / f"{names[-1]}.safetensors"
-        line = [
-            "train",
-            str(images),
-            str(labels),
-            "--out",
-            str(out),
-            *FAST,
-            "--target",
-            "classes",
-            "--steps",
-            "1",
-            *names,
-        ]
-        assert cli.run([*line, *names]) == cli.DONE, capsys.readouterr().err
+        line = ["train", str(images), str(labels), "--out", str(out), *FAST]
+        line += ["--target", "classes", "--steps", "1", *names]
+        assert cli.run(line) == cli.DONE, capsys.readouterr().err
         assert load_model(out).spec.target.channels == ("background", "cell")
 
 
