@@ -214,7 +214,8 @@ class Runner:
         settled = _SETTLED.setdefault(network, {}).setdefault(key, [])
         with suppress(IndexError):
             runner._take(settled.pop())
-        weakref.finalize(runner, _leave_for_the_next, runner._held, settled)
+        # Not when the interpreter ends: there is nobody next, and runtimes may be gone.
+        weakref.finalize(runner, _leave_for_the_next, runner._held, settled).atexit = False
         return runner
 
     def _take(self, settled: _Settled) -> None:

@@ -164,7 +164,7 @@ def busiest_part(frame: npt.NDArray[Any], statistics: Statistics, stride: tuple[
 
 
 def _boxes(shape: tuple[int, ...], stride: tuple[int, ...], largest: int) -> Iterator[tuple[slice, ...]]:
-    """Yield boxes that cover a shape but for its far ends, as large as may be."""
+    """Yield boxes that cover a shape, as large as may be; the last ones overlap those before."""
     sides = [max(n // s, 1) * s for n, s in zip(shape, stride, strict=True)]
     while math.prod(sides) > largest:
         splittable = [axis for axis, s in enumerate(stride) if sides[axis] >= 2 * s]
@@ -172,7 +172,8 @@ def _boxes(shape: tuple[int, ...], stride: tuple[int, ...], largest: int) -> Ite
             break
         axis = max(splittable, key=lambda a: sides[a] / stride[a])
         sides[axis] = sides[axis] // stride[axis] // 2 * stride[axis]
-    starts = [range(0, max(n - side, 0) + 1, side) for n, side in zip(shape, sides, strict=True)]
+    lasts = [max(n - side, 0) for n, side in zip(shape, sides, strict=True)]
+    starts = [sorted({*range(0, last, side), last}) for last, side in zip(lasts, sides, strict=True)]
     for corner in itertools.product(*starts):
         yield tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ class OnnxBackend:
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         sides = self._sides((1,) * len(self._sides.stride))
-        self._session.run(None, {"tiles": np.zeros((1, self._channels, *sides), np.float32)}, options)
+        # Where even that does not fit, nothing can be given back.
+        with suppress(Exception):
+            self._session.run(None, {"tiles": np.zeros((1, self._channels, *sides), np.float32)}, options)
 
 
 def _session(folder: Path) -> Any:
