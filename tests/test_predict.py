@@ -164,7 +164,7 @@ def test_running_out_of_memory_is_said_with_the_remedy(monkeypatch: pytest.Monke
     def too_much(x: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(runner._held[0], "_network", too_much)
+    monkeypatch.setattr(runner._held[0].backend, "_network", too_much)
     with pytest.raises(
         MemoryBudgetError, match=r"tiles of \(8, 8\) voxels ran out of memory on cpu; take a smaller tile"
     ):
