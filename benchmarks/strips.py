@@ -90,7 +90,7 @@ def measure_both(name: str, precision: Precision, rounds: int) -> list[dict[str,
     import torch
 
     from benchmarks.roofline import Pace
-    from napari_tiled_unet.framewise import first_choice
+    from napari_tiled_unet.frame_plan import first_choice
     from napari_tiled_unet.memory import memory_budget
     from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.planning import choose_tiles

@@ -218,22 +218,19 @@ def _both_opened(predicted: Any, true: Any) -> tuple[Any, Any]:
     ImageError, FileError
         If neither says them, or one cannot be read.
     """
-    given, opened, unsaid = (predicted, true), [], None
-    for labels, whose in zip(given, ("predicted", "true"), strict=True):
-        try:
-            opened.append(_opened(labels, whose))
-        except ImageError as error:
-            if not isinstance(labels, str | Path) or unsaid is not None:
-                raise
-            unsaid = error
-            opened.append(None)
-    if unsaid is not None:
-        number = opened.index(None)
-        other = opened[1 - number]
+    try:
+        one = _opened(predicted, "predicted")
+    except ImageError:
+        other = _opened(true, "true") if isinstance(predicted, str | Path) else None
         if not isinstance(other, Image):
-            raise unsaid
-        opened[number] = read_labels(given[number], axes=other.axes.replace("c", ""))
-    return opened[0], opened[1]
+            raise
+        return read_labels(predicted, axes=other.axes.replace("c", "")), other
+    try:
+        return one, _opened(true, "true")
+    except ImageError:
+        if not isinstance(true, str | Path) or not isinstance(one, Image):
+            raise
+        return one, read_labels(true, axes=one.axes.replace("c", ""))
 
 
 def _opened(labels: Any, name: str) -> Any:

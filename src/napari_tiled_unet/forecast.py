@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_tiled_unet.errors import MemoryBudgetError
-from napari_tiled_unet.framewise import first_choice
+from napari_tiled_unet.frame_plan import first_choice
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale
 from napari_tiled_unet.memory import GIB, free_memory, memory_budget
 from napari_tiled_unet.region import Region

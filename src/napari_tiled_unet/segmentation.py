@@ -17,7 +17,8 @@ import numpy.typing as npt
 from napari_tiled_unet import labelling
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.events import Event, Finished, FrameDone, Notice, Planned
-from napari_tiled_unet.framewise import Framewise, Wishes, first_choice
+from napari_tiled_unet.frame_plan import first_choice
+from napari_tiled_unet.framewise import Framewise, Wishes
 from napari_tiled_unet.half_precision import to_half
 from napari_tiled_unet.io import smallest_label_dtype
 from napari_tiled_unet.matching import Grid, match_channels, match_image, match_scale

@@ -11,7 +11,7 @@ import torch
 from napari_tiled_unet.backends import bands, interface
 from napari_tiled_unet.backends.bands import compute_in_bands, large_bytes
 from napari_tiled_unet.candidates import Large
-from napari_tiled_unet.framewise import first_choice
+from napari_tiled_unet.frame_plan import first_choice
 from napari_tiled_unet.networks.footprint import count_inference, footprint, held_bytes
 from napari_tiled_unet.networks.zoo import ARCHITECTURES, Network
 from napari_tiled_unet.options import BackendName, SegmentOptions

@@ -21,7 +21,7 @@ from napari_tiled_unet.backends.interface import Prepared, Sides
 from napari_tiled_unet.backends.pytorch import TorchBackend
 from napari_tiled_unet.errors import OptionsError
 from napari_tiled_unet.events import Finished, Notice, Planned
-from napari_tiled_unet.framewise import first_choice
+from napari_tiled_unet.frame_plan import first_choice
 from napari_tiled_unet.model import Model, ModelSpec
 from napari_tiled_unet.networks.zoo import build_network, network_spec
 from napari_tiled_unet.normalise import Statistics

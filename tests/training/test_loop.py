@@ -348,8 +348,9 @@ def test_large_compressed_files_are_read_by_one_process(tmp_path: Path, monkeypa
         return loader(*arguments, **keywords)
 
     monkeypatch.setattr(torch.utils.data, "DataLoader", watched)
-    for source in (lazy, images):
-        list(iter_train(source, labels, **{**SMALL, "steps": 1, "workers": 2}))
+    for source, said in ((lazy, 1), (images, 0)):
+        events = list(iter_train(source, labels, **{**SMALL, "steps": 1, "workers": 2}))
+        assert sum("workers=2 is left out" in e.message for e in only(events, Notice)) == said
     assert given == [0, 2]
 
 

@@ -198,7 +198,7 @@ def _stage(pixels: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Yield axis, place and unit of the first plane of an OME image."""
     planes = pixels.get("Plane")
     for plane in planes if isinstance(planes, list | tuple) else (planes,):
-        if isinstance(plane, Mapping) and not any(int(plane.get(f"The{a}", 0)) for a in "ZCT"):
+        if isinstance(plane, Mapping) and all(str(plane.get(f"The{a}", 0)) == "0" for a in "ZCT"):
             # Without a unit a place is on a scale of the microscope's own.
             yield from ((a, plane.get(f"Position{a.upper()}"), plane.get(f"Position{a.upper()}Unit")) for a in "zyx")
             return

@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_tiled_unet.errors import FileError, ImageError, OptionsError
 from napari_tiled_unet.io import require_writable
+from napari_tiled_unet.lazy import reads_an_open_file
 from napari_tiled_unet.memory import memory_budget
 from napari_tiled_unet.model import Model
 from napari_tiled_unet.model_files import load_model
@@ -92,6 +93,10 @@ def prepare(
     channels = (options.channel,) if options.channel is not None else None
     normalisation = choose_normalisation(options, start.spec if start else None)
     grounds = survey_pairs(pairs, axes, normalisation, sparse=options.sparse, channels=channels, told=told)
+    if options.workers and any(reads_an_open_file(i.data) for p in pairs for i in (p.image, p.labels)):
+        # Each of the processes would move the place in the file that the others read at.
+        told.append(f"workers={options.workers} is left out: large compressed or tiled TIFFs are read by one process")
+        options = options.changed(workers=0)
     data = [f"{_printable(p.name)} {p.image.shape}" for p in pairs]
 
     device = choose_device(options.device)

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from napari_tiled_unet.lazy import reads_an_open_file
 from napari_tiled_unet.training.preparation import Session
 
 if TYPE_CHECKING:
@@ -26,9 +25,6 @@ def iter_batches(session: Session) -> Iterator[list[Tensor]]:
     from torch.utils.data import DataLoader
 
     size, workers = session.plan.batch, session.options.workers
-    if any(reads_an_open_file(f.image.data) for g in session.patches.grounds for f in (g.image, g.labels)):
-        # Each of the processes would move the place in the file that the others read at.
-        workers = 0
     loader: Any = DataLoader(
         session.patches,  # type: ignore[arg-type]  # anything with a length and numbered items will do
         batch_size=size,
