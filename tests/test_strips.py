@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_tiled_unet import candidates, framewise, iter_segment, strips
+from napari_tiled_unet import candidates, frame_plan, iter_segment, strips
 from napari_tiled_unet.backends.pytorch import TorchStream
 from napari_tiled_unet.blending import Blend
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
@@ -108,14 +108,14 @@ def test_under_auto_where_overlap_costs_more_than_another_runtime_gains(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = image(300, 64)
-    monkeypatch.setattr(framewise, "_WORTH_TORCH", 0.5)
+    monkeypatch.setattr(frame_plan, "_WORTH_TORCH", 0.5)
     planned, found, _, _ = run(data, backend="auto")
     assert isinstance(planned.plan, StripPlan)
     assert found.provenance["backend"] == "torch"
     np.testing.assert_array_equal(found.labels, run(data)[1].labels)
     assert isinstance(run(data, backend="auto", precision="bfloat16")[0].plan, StripPlan)
     assert not isinstance(run(data, backend="openvino")[0].plan, StripPlan)
-    monkeypatch.setattr(framewise, "_WORTH_TORCH", 100.0)
+    monkeypatch.setattr(frame_plan, "_WORTH_TORCH", 100.0)
     assert not isinstance(run(data, backend="auto")[0].plan, StripPlan)
 
 
