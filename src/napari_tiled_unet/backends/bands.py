@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from napari_tiled_unet.backends.columns import channels_last
 from napari_tiled_unet.backends.rows import NodeRows, Step, block_rows, clipped, part, unit_steps, units_of
 from napari_tiled_unet.networks.blocks import Piece, Span
 from napari_tiled_unet.networks.encoders import BlockEncoder
@@ -155,7 +156,7 @@ def _assembled(length: int, axis: int, rows: int, band: Callable[[Span], Tensor]
         if whole is None:
             shape = list(done.shape)
             shape[axis + 2] = length
-            layout = torch.channels_last if done.ndim == 4 else torch.channels_last_3d
+            layout = channels_last(done.ndim - 2)
             whole = torch.empty(shape, dtype=done.dtype, device=done.device, memory_format=layout)
         part(whole, axis, span).copy_(done)
     assert whole is not None

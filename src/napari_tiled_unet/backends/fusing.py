@@ -16,6 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from napari_tiled_unet.backends.columns import (
+    as_columns,
+    as_pairs,
+    can_pair,
+    channels_last,
+    paired_weight,
+    pairs_pay,
+    stack_pays,
+    stacked_weight,
+    with_margin,
+)
 from napari_tiled_unet.networks.blocks import ConvUnit
 from napari_tiled_unet.networks.resampling import StridedConv
 
@@ -110,37 +121,52 @@ class FusedConv(nn.Module):
         self._plain, self._bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
         self.takes_parts = _can_sum(conv, self._plain.dtype, activation)
         self._outputs = len(self._plain)
-        # By the channels of its parts.
-        self._weights: dict[tuple[int, ...], list[_Weight]] = {}
+        # By the channels of its parts, and whether two columns are computed at once.
+        self._weights: dict[tuple[tuple[int, ...], bool], list[_Weight]] = {}
+        self._can_pair = can_pair(conv)
 
     def forward(self, x: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Return the convolved features of a tensor, or of the parts of one."""
         parts = x if isinstance(x, tuple) else (x,)
         if not is_summed(parts, self._outputs):
             parts = (torch.cat(parts, dim=1),)
-        where, fused = (list(self.padding), *self._geometry), torch.ops.mkldnn
-        weights = [weight.packed(part, self._reordered) for weight, part in zip(self._split(parts), parts, strict=True)]
+        padding = list(self.padding)
+        paired = self._can_pair and all(pairs_pay(part) for part in parts)
+        if not paired:
+            return self._summed(parts, padding, self._split(parts, paired), self._bias)
+        weights, bias = self._split(parts, paired), None if self._bias is None else self._bias.repeat(2)
+        parts = tuple(as_pairs(with_margin(part, padding[-1])) for part in parts)
+        return as_columns(self._summed(parts, [*padding[:-1], 0], weights, bias))
+
+    def _summed(
+        self, parts: tuple[Tensor, ...], padding: list[int], weights: list[_Weight], bias: Tensor | None
+    ) -> Tensor:
+        where, fused = (padding, *self._geometry), torch.ops.mkldnn
+
+        def reordered(weight: Tensor, size: list[int]) -> Tensor:
+            found: Tensor = fused._reorder_convolution_weight(weight, *where, size)
+            return found
+
+        packed = [weight.packed(part, reordered) for weight, part in zip(weights, parts, strict=True)]
         alone = self._activation if len(parts) == 1 else ("none", [], "")
-        result: Tensor = fused._convolution_pointwise(parts[0], weights[0], self._bias, *where, *alone)
-        for i, (part, weight) in enumerate(zip(parts[1:], weights[1:], strict=True)):
+        result: Tensor = fused._convolution_pointwise(parts[0], packed[0], bias, *where, *alone)
+        for i, (part, weight) in enumerate(zip(parts[1:], packed[1:], strict=True)):
             activation = self._activation[0] if i == len(parts) - 2 else "none"
             fused._convolution_pointwise_.binary(
                 result, part, weight, None, *where, "add", 1.0, _AFTER_A_SUM[activation], [], ""
             )
         return result
 
-    def _split(self, parts: tuple[Tensor, ...]) -> list[_Weight]:
-        channels = tuple(part.shape[1] for part in parts)
-        if channels not in self._weights:
-            layout = torch.channels_last if self._plain.ndim == 4 else torch.channels_last_3d
+    def _split(self, parts: tuple[Tensor, ...], paired: bool) -> list[_Weight]:
+        key = tuple(part.shape[1] for part in parts), paired
+        if key not in self._weights:
+            layout = channels_last(self._plain.ndim - 2)
             # Of groups, which are not split, each weight has fewer channels.
-            weights = torch.split(self._plain, list(channels), dim=1) if len(parts) > 1 else (self._plain,)
-            self._weights[channels] = [_Weight(weight.contiguous(memory_format=layout)) for weight in weights]
-        return self._weights[channels]
-
-    def _reordered(self, weight: Tensor, size: list[int]) -> Tensor:
-        found: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, list(self.padding), *self._geometry, size)
-        return found
+            weights = torch.split(self._plain, list(key[0]), dim=1) if len(parts) > 1 else (self._plain,)
+            if paired:
+                weights = tuple(paired_weight(weight) for weight in weights)
+            self._weights[key] = [_Weight(weight.contiguous(memory_format=layout)) for weight in weights]
+        return self._weights[key]
 
 
 def is_summed(parts: tuple[Tensor, ...], outputs: int) -> bool:
@@ -189,22 +215,21 @@ class FusedTransposedConv(nn.Module):
 
     def __init__(self, conv: Any) -> None:
         super().__init__()
-        self._weight = _Weight(conv.weight.detach())
-        self._bias = None if conv.bias is None else conv.bias.detach()
-        self._geometry = (
-            list(conv.padding),
-            list(conv.output_padding),
-            list(conv.stride),
-            list(conv.dilation),
-            conv.groups,
-        )
+        weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+        stride = list(conv.stride)
+        self._columns = 1
+        if stack_pays(conv):
+            self._columns, stride[-1] = stride[-1], 1
+            weight, bias = stacked_weight(weight), None if bias is None else bias.repeat(self._columns)
+        self._weight, self._bias = _Weight(weight.contiguous(memory_format=channels_last(weight.ndim - 2))), bias
+        self._geometry = (list(conv.padding), list(conv.output_padding), stride, list(conv.dilation), conv.groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolved features."""
         result: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
             x, self._weight.packed(x, self._reordered), self._bias, *self._geometry, "none", [], ""
         )
-        return result
+        return result if self._columns == 1 else as_columns(result, self._columns)
 
     def _reordered(self, weight: Tensor, size: list[int]) -> Tensor:
         found: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(weight, *self._geometry, size)
@@ -254,7 +279,7 @@ def can_fuse(ndim: int, dtype: torch.dtype) -> bool:
     kinds: tuple[Any, ...] = (nn.Conv2d, nn.ConvTranspose2d) if ndim == 2 else (nn.Conv3d, nn.ConvTranspose3d)
     generator = torch.Generator().manual_seed(0)
     x = torch.rand((1, 8, *(8,) * ndim), generator=generator).to(dtype)
-    layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
+    layout = channels_last(ndim)
     x = x.contiguous(memory_format=layout)
     try:
         with torch.inference_mode():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from napari_tiled_unet.backends.bands import compute_in_bands
+from napari_tiled_unet.backends.columns import channels_last
 from napari_tiled_unet.backends.fusing import can_fuse, fold_norms, fuse_layers
 from napari_tiled_unet.backends.interface import Prepared, Tiles
 from napari_tiled_unet.backends.streaming import Stream
@@ -39,7 +40,7 @@ class TorchBackend:
         self._original = weakref.ref(prepared.network)
         self._dtype: torch.dtype = getattr(torch, precision)
         ndim = prepared.network.spec.ndim
-        self._layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
+        self._layout = channels_last(ndim)
         self._network = self._copy()
         self._onednn = True
         if self._device.type == "cpu" and can_fuse(ndim, self._dtype):
