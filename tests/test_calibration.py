@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from napari_tiled_unet.errors import ImageError
-from napari_tiled_unet.io import read_image, write_labels
+from napari_tiled_unet.io import Place, read_image, write_labels
 from napari_tiled_unet.region import Region
 from tests.test_io import PLANE, SPACE, noise, ome_zarr, scaled
 
@@ -161,18 +161,16 @@ def test_time_step_and_origin_survive_their_file(tmp_path: Path) -> None:
         noise(2, 3, 20, 30),
         "tzyx",
         (None, 0.5, 0.25),
-        offset=(1, 0, 4, 0),
-        origin={"z": 3.0, "x": 10.0},
-        time_step=0.5,
+        place=Place({"t": 1, "y": 4}, {"z": 3.0, "x": 10.0}, time_step=0.5),
     )
     assert read_image(tmp_path / "a.ome.tif").time_step == 0.5
     assert [(p["PositionY"], p["PositionX"]) for p in planes_of(tmp_path / "a.ome.tif")] == [(2.0, 10.0)] * 6
     assert read_image(tmp_path / "a.ome.tif").origin == {"y": 2.0, "x": 10.0}
-    write_labels(tmp_path / "b.ome.tif", noise(2, 3, 20, 30), "tzyx", (2, 0.5, 0.25), origin={"z": 3.0})
+    write_labels(tmp_path / "b.ome.tif", noise(2, 3, 20, 30), "tzyx", (2, 0.5, 0.25), place=Place(origin={"z": 3.0}))
     assert read_image(tmp_path / "b.ome.tif").origin == {"z": 3.0, "y": 0.0, "x": 0.0}
     assert [p["PositionZ"] for p in planes_of(tmp_path / "b.ome.tif")] == [3.0, 5.0, 7.0] * 2
-    write_labels(tmp_path / "c.ome.tif", PLANE, "yx", (0.5, 0.25), origin={}, time_step=0.5)
+    write_labels(tmp_path / "c.ome.tif", PLANE, "yx", (0.5, 0.25), place=Place(time_step=0.5))
     assert planes_of(tmp_path / "c.ome.tif") == []
     for wrong in (0, -1, np.inf):
         with pytest.raises(ImageError, match=r"time_step=.* must be a positive number of seconds"):
-            write_labels(tmp_path / "d.ome.tif", noise(3, 20, 30), "tyx", time_step=wrong)
+            write_labels(tmp_path / "d.ome.tif", noise(3, 20, 30), "tyx", place=Place(time_step=wrong))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from napari_tiled_unet import cli, read_image, segment
 from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.image import Image, luminance
-from napari_tiled_unet.io import read_description, write_labels
+from napari_tiled_unet.io import Place, read_description, write_labels
 from napari_tiled_unet.options import SegmentOptions
 from napari_tiled_unet.region import Region
 from napari_tiled_unet.segmentation import iter_segment
@@ -193,6 +193,6 @@ class TestFiles:
         assert {p["PositionXUnit"] for p in planes} == {"µm"}
 
     def test_without_a_spacing_there_is_no_position(self, tmp_path: Path) -> None:
-        write_labels(tmp_path / "a.ome.tif", PLANE, "yx", offset=(4, 5))
+        write_labels(tmp_path / "a.ome.tif", PLANE, "yx", place=Place({"y": 4, "x": 5}))
         with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
             assert "PositionX" not in file.ome_metadata

@@ -159,23 +159,23 @@ class ResultFiles:
         FileError
             If a file cannot be written, replaced or removed.
         """
-        from napari_tiled_unet.io import AsOne, is_ours, write_labels, write_maps
+        from napari_tiled_unet.io import AsOne, Place, is_ours, write_labels, write_maps
 
-        known: dict[str, Any] = {"spacing": done.spacing, "units": done.units, "origin": done.origin}
-        known |= {"time_step": done.time_step, "description": done.provenance}
+        place = Place(dict(zip(done.axes, done.offset, strict=True)), done.origin, done.time_step)
+        known: dict[str, Any] = {"spacing": done.spacing, "units": done.units, "place": place}
         maps: dict[Path, tuple[npt.NDArray[np.float32] | None, Sequence[str]]] = {
             maps_path(self.labels): (done.maps, channels),
             maps_path(self.labels, spread=True): (None if done.spread is None else done.spread[None], ("spread",)),
         }
         stale = [path for path, wanted in self._maps.items() if not wanted and path.exists() and is_ours(path)]
         with AsOne() as group:
-            known["group"] = group
+            known |= {"description": done.provenance, "group": group}
             for path, (data, names) in maps.items():
                 if data is not None:
-                    replaced, offset = self.overwrite or is_ours(path), (0, *done.offset)
-                    write_maps(path, data, f"c{done.axes}", names, offset=offset, overwrite=replaced, **known)
+                    replaced = self.overwrite or is_ours(path)
+                    write_maps(path, data, f"c{done.axes}", names, overwrite=replaced, **known)
             # Last, so that labels that exist mean that all of the image is done.
-            write_labels(self.labels, done.labels, done.axes, offset=done.offset, overwrite=self.overwrite, **known)
+            write_labels(self.labels, done.labels, done.axes, overwrite=self.overwrite, **known)
         for path in stale:
             _remove(path)
         return stale

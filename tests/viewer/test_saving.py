@@ -12,7 +12,7 @@ from npe2 import PluginManager, PluginManifest
 
 import napari_tiled_unet
 from napari_tiled_unet.errors import ImageError
-from napari_tiled_unet.io import read_description, read_image, write_labels
+from napari_tiled_unet.io import Place, read_description, read_image, write_labels
 from napari_tiled_unet.viewer.layers import METADATA_KEY
 from napari_tiled_unet.viewer.saving import write_labels_layer
 
@@ -49,7 +49,7 @@ def test_a_part_keeps_its_place(tmp_path: Path) -> None:
     layer = Labels(data, scale=(1, 2, 0.5, 0.25), units=("pixel", "pixel", "um", "um"))
     layer.metadata[METADATA_KEY] = {"measured": measured}
     save(tmp_path / "a.ome.tif", layer)
-    write_labels(tmp_path / "b.ome.tif", data[:, 0], "tyx", (0.5, 0.25), offset=(5, 32, 20))
+    write_labels(tmp_path / "b.ome.tif", data[:, 0], "tyx", (0.5, 0.25), place=Place({"t": 5, "y": 32, "x": 20}))
     written, batch = (positions(tmp_path / name) for name in ("a.ome.tif", "b.ome.tif"))
     assert written == batch == [(16.0, 5.0)] * 2
 

@@ -12,6 +12,7 @@ file is ever left under the final name.
 from __future__ import annotations
 
 from napari_tiled_unet.io.identity import SOFTWARE, identity_of, image_of, is_ours, result_of
+from napari_tiled_unet.io.ome import Place
 from napari_tiled_unet.io.read import image_files, is_result, read_image, read_labels
 from napari_tiled_unet.io.tiff import read_description
 from napari_tiled_unet.io.write import (
@@ -26,6 +27,7 @@ from napari_tiled_unet.io.write import (
 __all__ = [
     "SOFTWARE",
     "AsOne",
+    "Place",
     "identity_of",
     "image_files",
     "image_of",

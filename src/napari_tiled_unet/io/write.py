@@ -5,23 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_tiled_unet.axes import AXES
 from napari_tiled_unet.errors import FileError, ImageError
-from napari_tiled_unet.units import micrometres_per
+from napari_tiled_unet.io.ome import FILE_ORDER, Place, Spacing, ome_metadata
 
 # Leaves room below 4 GiB for all that is not voxels.
 _BIGTIFF_BYTES = 2**32 - 2**25
-# Voxel size per spatial axis, None along one for which it is not known.
-Spacing = Sequence[float | None] | None
-# OME-TIFF wants the planes last and, as most of its readers, the channels right before them.
-_FILE_ORDER = "tzcyx"
 
 
 class AsOne:
@@ -80,9 +75,7 @@ def write_labels(
     spacing: Spacing = None,
     units: str = "micrometer",
     *,
-    offset: Sequence[int] = (),
-    origin: Mapping[str, float] | None = None,
-    time_step: float | None = None,
+    place: Place | None = None,
     description: dict[str, Any] | None = None,
     overwrite: bool = False,
     group: AsOne | None = None,
@@ -101,14 +94,9 @@ def write_labels(
     spacing : sequence of float, optional
         Voxel size per spatial axis of ``axes``; None along one for which it is not known.
     units : str
-        Unit of ``spacing`` and ``origin``: any length, which is written as micrometres, or ``pixel`` for none.
-    offset : sequence of int, optional
-        First voxel in the image along each of ``axes``, where the labels are of a part of it. With a
-        spacing it is written as OME's position of every plane.
-    origin : mapping of str to float, optional
-        Where the first voxel of the image lies, by spatial axis, 0 where it is not named; written likewise.
-    time_step : float, optional
-        Seconds from one frame of a time series to the next.
+        Unit of ``spacing`` and of the place: any length, which is written as micrometres, or ``pixel`` for none.
+    place : Place, optional
+        Where the labels lie in space and time. With a spacing it is written as OME's position of every plane.
     description : dict, optional
         Provenance; stored as JSON in the image's description, see :func:`read_description`.
     overwrite : bool
@@ -129,9 +117,9 @@ def write_labels(
     if lowest < 0:
         raise ImageError(f"the lowest label is {lowest}, labels count from 0 (background); renumber them")
     dtype = smallest_label_dtype(int(labels.max(initial=0)))
-    more = _positions(axes, labels.shape, offset, origin or {}, spacing, units) | _time_step(axes, time_step)
+    metadata = ome_metadata(axes, labels.shape, spacing, units, place or Place())
     with _beside(_named_tiff(path), overwrite, group) as beside:
-        _write_ome(beside, labels.astype(dtype, copy=False), axes, spacing, units, description, more)
+        _write_ome(beside, labels.astype(dtype, copy=False), axes, metadata, description)
 
 
 def write_maps(
@@ -142,9 +130,7 @@ def write_maps(
     spacing: Spacing = None,
     units: str = "micrometer",
     *,
-    offset: Sequence[int] = (),
-    origin: Mapping[str, float] | None = None,
-    time_step: float | None = None,
+    place: Place | None = None,
     description: dict[str, Any] | None = None,
     overwrite: bool = False,
     group: AsOne | None = None,
@@ -153,7 +139,7 @@ def write_maps(
 
     Parameters
     ----------
-    path, axes, spacing, units, offset, origin, time_step, description, overwrite, group
+    path, axes, spacing, units, place, description, overwrite, group
         As for :func:`write_labels`; ``axes`` has ``c``.
     maps : numpy.ndarray
         Float maps.
@@ -171,28 +157,18 @@ def write_maps(
             f"{len(channel_names)} channel names {tuple(channel_names)} for maps of shape {maps.shape} and axes "
             f"{axes!r}; give one for each voxel of the axis 'c'"
         )
-    more = {"Channel": {"Name": list(channel_names)}, **_time_step(axes, time_step)}
-    more |= _positions(axes, maps.shape, offset, origin or {}, spacing, units)
-    data = maps.astype(np.float32, copy=False)
+    metadata = ome_metadata(axes, maps.shape, spacing, units, place or Place())
+    metadata["Channel"] = {"Name": list(channel_names)}
     with _beside(_named_tiff(path), overwrite, group) as beside:
-        _write_ome(beside, data, axes, spacing, units, description, more)
+        _write_ome(beside, maps.astype(np.float32, copy=False), axes, metadata, description)
 
 
 def _write_ome(
-    path: Path,
-    data: npt.NDArray[Any],
-    axes: str,
-    spacing: Spacing,
-    units: str,
-    description: dict[str, Any] | None,
-    more: dict[str, Any],
+    path: Path, data: npt.NDArray[Any], axes: str, metadata: dict[str, Any], description: dict[str, Any] | None
 ) -> None:
     import tifffile
 
-    _check_axes(axes, data.shape)
-    order = [a for a in _FILE_ORDER if a in axes]
-    data = data.transpose([axes.index(a) for a in order])
-    metadata: dict[str, Any] = {"axes": "".join(order).upper(), **more, **_physical_sizes(axes, spacing, units)}
+    data = data.transpose([axes.index(a) for a in FILE_ORDER if a in axes])
     if description is not None:
         metadata["Description"] = json.dumps(description)
     tifffile.imwrite(
@@ -211,71 +187,6 @@ def _named_tiff(path: str | Path) -> Path:
     if not str(path).lower().endswith((".tif", ".tiff")):
         raise FileError(f"{str(path)!r} is to be an OME-TIFF; end its name in .ome.tif")
     return Path(path)
-
-
-def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
-    letters_fit = set(axes) <= set(AXES) and len(set(axes)) == len(axes) and {"y", "x"} <= set(axes)
-    if not letters_fit or len(axes) != len(shape) or 0 in shape:
-        raise ImageError(
-            f"axes {axes!r} do not suit an array of shape {shape}; give a different letter of {AXES!r} for each axis, "
-            "y and x among them, and at least one voxel along each"
-        )
-
-
-def _physical_sizes(axes: str, spacing: Spacing, units: str) -> dict[str, Any]:
-    """Return the voxel size as OME metadata; empty when unknown."""
-    factor = micrometres_per(units)
-    if spacing is None or factor is None:
-        return {}
-    spatial = [a for a in axes if a in "zyx"]
-    if len(spacing) != len(spatial) or not all(np.isfinite(s) and s > 0 for s in spacing if s is not None):
-        raise ImageError(
-            f"spacing {tuple(spacing)} must be one positive number per spatial axis ({''.join(spatial)}); "
-            f"give {len(spatial)}, or None"
-        )
-    sizes: dict[str, Any] = {}
-    for axis, size in zip(spatial, spacing, strict=True):
-        if size is None:
-            continue
-        sizes[f"PhysicalSize{axis.upper()}"] = float(size) * factor
-        sizes[f"PhysicalSize{axis.upper()}Unit"] = "µm"
-    return sizes
-
-
-def _time_step(axes: str, seconds: float | None) -> dict[str, Any]:
-    """Return the time step of a series as OME metadata; empty when unknown."""
-    if seconds is None or "t" not in axes:
-        return {}
-    if not (np.isfinite(seconds) and seconds > 0):
-        raise ImageError(f"time_step={seconds} must be a positive number of seconds; give that, or None")
-    return {"TimeIncrement": float(seconds), "TimeIncrementUnit": "s"}
-
-
-def _positions(
-    axes: str,
-    shape: tuple[int, ...],
-    offset: Sequence[int],
-    origin: Mapping[str, float],
-    spacing: Spacing,
-    units: str,
-) -> dict[str, Any]:
-    """Return where each plane begins as OME metadata; empty when unknown or at the first voxel of the image."""
-    factor = micrometres_per(units)
-    if spacing is None or factor is None or not (any(offset) or any(origin.values())):
-        return {}
-    sizes = zip((a for a in axes if a in "zyx"), spacing, strict=True)
-    size = {axis: float(step) * factor for axis, step in sizes if step is not None}
-    first, length = dict(zip(axes, offset or (0,) * len(axes), strict=True)), dict(zip(axes, shape, strict=True))
-    leading = [a for a in _FILE_ORDER[:-2] if a in axes]
-    planes = list(np.ndindex(*(length[a] for a in leading)))
-    found: dict[str, Any] = {}
-    for axis, step in size.items():
-        index = leading.index(axis) if axis in leading else None
-        voxels = [first[axis] + (plane[index] if index is not None else 0) for plane in planes]
-        begin = origin.get(axis, 0.0) * factor
-        found[f"Position{axis.upper()}"] = [begin + step * voxel for voxel in voxels]
-        found[f"Position{axis.upper()}Unit"] = ["µm"] * len(planes)
-    return {"Plane": found}
 
 
 def write_png(path: str | Path, picture: npt.NDArray[np.uint8], *, overwrite: bool = True) -> None:

@@ -31,7 +31,7 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     """
     from napari.layers import Labels
 
-    from napari_tiled_unet.io import write_labels
+    from napari_tiled_unet.io import Place, write_labels
 
     labels = np.asarray(data[0] if attributes.get("multiscale") or isinstance(data, list) else data)
     known = ("scale", "units", "axis_labels")
@@ -49,9 +49,9 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     given = known_size if len(known_size) == len(spacing) else None
     described = {name: value for name, value in run.items() if name not in ("source", "layer", "measured")}
     # Where a part of an image begins; a run has its own order of axes.
-    first = dict(zip(measured.get("axes", ""), measured.get("offset", ()), strict=True))
-    offset = tuple(int(first.get(axis, 0)) for axis in kept)
-    write_labels(path, labels, kept, given, offset=offset, description=described or None, overwrite=True)
+    first = zip(measured.get("axes", ""), measured.get("offset", ()), strict=True)
+    place = Place({axis: int(voxel) for axis, voxel in first if axis in kept})
+    write_labels(path, labels, kept, given, place=place, description=described or None, overwrite=True)
     return [path]
 
 
