@@ -356,7 +356,7 @@ print(kept > 2 * 2**30, left < 2**28)
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_glibc", lambda: None)
     retention.keep_freed_memory()()
-    assert retention._users == 0
+    assert retention._kept.inside == 0
 
 
 def test_a_signal_after_openvino_is_survived() -> None:

@@ -11,15 +11,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-import threading
 from collections.abc import Callable
+
+from napari_tiled_unet.process_setting import ProcessSetting
 
 # Numbers of malloc.h and their defaults there.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _DEFAULT_TRIM, _DEFAULT_MMAPS = 128 * 1024, 65536
-
-_lock = threading.Lock()
-_users = 0
 
 
 def keep_freed_memory() -> Callable[[], None]:
@@ -29,29 +27,30 @@ def keep_freed_memory() -> Callable[[], None]:
     is not glibc, or where the address space is limited (``ulimit -v``): gaps between what is
     in use would count against the limit.
     """
-    global _users
-    library = _glibc()
-    if library is None or _address_space_is_limited():
+    if _glibc() is None or _address_space_is_limited():
         return lambda: None
-    with _lock:
-        _users += 1
-        if _users == 1:
-            library.mallopt(_MMAP_MAX, 0)
-            library.mallopt(_TRIM_THRESHOLD, -1)
-            # Threads that start later share one heap: those of their own cannot hold large blocks.
-            library.mallopt(_ARENA_MAX, 1)
-    return functools.partial(_give_back, library)
+    _kept.enter()
+    return _kept.leave
+
+
+def _keep() -> ctypes.CDLL:
+    library = _glibc()
+    assert library is not None, "nobody enters without it"
+    library.mallopt(_MMAP_MAX, 0)
+    library.mallopt(_TRIM_THRESHOLD, -1)
+    # Threads that start later share one heap: those of their own cannot hold large blocks.
+    library.mallopt(_ARENA_MAX, 1)
+    return library
 
 
 def _give_back(library: ctypes.CDLL) -> None:
-    global _users
-    with _lock:
-        _users -= 1
-        if _users == 0:
-            library.mallopt(_MMAP_MAX, _DEFAULT_MMAPS)
-            library.mallopt(_TRIM_THRESHOLD, _DEFAULT_TRIM)
-            library.mallopt(_ARENA_MAX, 0)
-            library.malloc_trim(0)
+    library.mallopt(_MMAP_MAX, _DEFAULT_MMAPS)
+    library.mallopt(_TRIM_THRESHOLD, _DEFAULT_TRIM)
+    library.mallopt(_ARENA_MAX, 0)
+    library.malloc_trim(0)
+
+
+_kept = ProcessSetting(_keep, _give_back)
 
 
 def _address_space_is_limited() -> bool:

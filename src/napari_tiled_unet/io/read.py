@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from napari_tiled_unet.image import Image, image_from_array
 from napari_tiled_unet.io.metadata import check_level
 from napari_tiled_unet.io.ome_zarr import is_zarr, read_zarr
 from napari_tiled_unet.io.tiff import LAZY_BYTES, read_tiff
+from napari_tiled_unet.process_setting import ProcessSetting
 
 _TIFF = (".tif", ".tiff", ".lsm")
 _PICTURE = (".png", ".jpg", ".jpeg", ".bmp")
@@ -153,34 +153,21 @@ _READERS: dict[str, _Reader] = {
 }
 
 
-class _AnySize:
-    """Lets pictures be large: Pillow takes those above 179 megapixels for an attack.
+def _allow_any_size() -> int | None:
+    """Let pictures be large: Pillow takes those above 179 megapixels for an attack. Returns the limit."""
+    from PIL import Image as Picture
 
-    The limit is of the process: the last one to leave puts it back.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
-        self._limit: int | None = None
-
-    def __enter__(self) -> None:
-        from PIL import Image as Picture
-
-        with self._lock:
-            if self._inside == 0:
-                self._limit, Picture.MAX_IMAGE_PIXELS = Picture.MAX_IMAGE_PIXELS, None
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        from PIL import Image as Picture
-
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                Picture.MAX_IMAGE_PIXELS = self._limit
+    limit, Picture.MAX_IMAGE_PIXELS = Picture.MAX_IMAGE_PIXELS, None
+    return limit
 
 
-_any_size = _AnySize()
+def _limit_size(limit: int | None) -> None:
+    from PIL import Image as Picture
+
+    Picture.MAX_IMAGE_PIXELS = limit
+
+
+_any_size = ProcessSetting(_allow_any_size, _limit_size)
 
 
 def image_files(paths: Iterable[str | Path]) -> list[Path]:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.errors import OptionsError
+from napari_tiled_unet.process_setting import ProcessSetting
 from napari_tiled_unet.targets import OUTSIDE
 from napari_tiled_unet.train_options import Augmentation
 
@@ -94,36 +95,29 @@ class Augmenter:
         else:
             numbers = labels - OUTSIDE
         self._transform.set_random_state(seed=seed)
-        with _Unrecorded():
+        with _unrecorded:
             out = self._transform({"image": image, "labels": numbers[None].astype(np.float32)})
         varied = np.asarray(out["labels"])[0].round().astype(np.int32)
         changed = np.ascontiguousarray(np.asarray(out["image"], np.float32))
         return changed, varied + OUTSIDE if values is None else values[varied]
 
 
-class _Unrecorded:
-    """Keeps MONAI's tensors from recording what was done to them, which costs as much as doing it.
+def _stop_recording() -> bool:
+    """Keep MONAI's tensors from recording what was done to them, which costs as much; return whether they did."""
+    from monai.data import get_track_meta, set_track_meta
 
-    The switch is one for the whole process and others may rely on it, so the last training out of
-    this puts it back. It is no lock: a process that is forked meanwhile would never get it.
-    """
+    before = get_track_meta()
+    set_track_meta(False)
+    return bool(before)
 
-    inside, before = 0, True
 
-    def __enter__(self) -> None:
-        from monai.data import get_track_meta, set_track_meta
+def _record(wanted: bool) -> None:
+    from monai.data import set_track_meta
 
-        if not _Unrecorded.inside:
-            _Unrecorded.before = get_track_meta()
-        _Unrecorded.inside += 1
-        set_track_meta(False)
+    set_track_meta(wanted)
 
-    def __exit__(self, *_: object) -> None:
-        from monai.data import set_track_meta
 
-        _Unrecorded.inside -= 1
-        if not _Unrecorded.inside:
-            set_track_meta(_Unrecorded.before)
+_unrecorded = ProcessSetting(_stop_recording, _record)
 
 
 def _transforms(preset: Augmentation, patch: tuple[int, ...], flat: bool) -> Any:

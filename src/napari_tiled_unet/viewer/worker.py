@@ -8,13 +8,14 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
 
 from napari_tiled_unet.events import Event, Finished, FrameDone, Planned, TileDone
+from napari_tiled_unet.process_setting import ProcessSetting
 from napari_tiled_unet.viewer.live import tile_labels
 from napari_tiled_unet.viewer.results import paintable
 
@@ -124,36 +125,26 @@ def warm_up() -> None:
         DashAtlas()
 
 
-@contextlib.contextmanager
-def one_core_left() -> Iterator[None]:
-    """Let torch take all cores but one, so that the viewer answers during a run.
+def one_core_left() -> ProcessSetting[int]:
+    """Let torch take all cores but one, so that the viewer answers during a run; for a ``with`` block."""
+    return _threads
 
-    The number of threads is of the process: the last one to leave puts it back.
-    """
+
+def _leave_one_core() -> int:
     import torch
 
-    with _threads.lock:
-        if _threads.inside == 0:
-            _threads.before = torch.get_num_threads()
-            torch.set_num_threads(max(1, min(_threads.before, (os.cpu_count() or 1) - 1)))
-        _threads.inside += 1
-    try:
-        yield
-    finally:
-        with _threads.lock:
-            _threads.inside -= 1
-            if _threads.inside == 0:
-                torch.set_num_threads(_threads.before)
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 1) - 1)))
+    return before
 
 
-@dataclass
-class _Threads:
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    inside: int = 0
-    before: int = 1
+def _set_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
 
 
-_threads = _Threads()
+_threads = ProcessSetting(_leave_one_core, _set_threads)
 
 
 class ClosingWorker(GeneratorWorker):  # type: ignore[misc]
