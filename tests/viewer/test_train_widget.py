@@ -280,7 +280,7 @@ def test_patches_are_shown_as_layers(viewer: Viewer, teach: TrainWidget, qtbot: 
     assert viewer.layers["patches"].data.shape == (4 * 32 + 12,) * 2
     assert set(np.unique(viewer.layers["patches labels"].data)) > {0}
     # They are for looking at, and are not offered to learn from.
-    assert [image.name for image, _ in teach._pairs] == ["cells"]
+    assert [image.name for image in teach._layers.images] == ["cells"]
 
 
 def test_patches_come_though_a_row_was_changed_meanwhile(viewer: Viewer, teach: TrainWidget, qtbot: Any) -> None:

@@ -13,6 +13,7 @@ from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.model_files import list_models, user_folder
 from napari_tiled_unet.viewer.chart import Chart
 from napari_tiled_unet.viewer.form import AUTOMATIC, UNSAID, axes_readings, taken_axes
+from napari_tiled_unet.viewer.layer_pairs import LayerPairs
 from napari_tiled_unet.viewer.layers import facts_of, is_image_layer
 from napari_tiled_unet.viewer.mosaic import first_patches, show_patch_layers
 from napari_tiled_unet.viewer.preferences import read_preferences, use_model_folder
@@ -39,7 +40,6 @@ from napari_tiled_unet.viewer.teaching import (
     file_name,
     free_name,
     images_and_labels,
-    proposed,
     train_options,
     train_rows,
 )
@@ -69,11 +69,8 @@ class TrainWidget(Container[Widget]):
         self._run: Schooling | None = None
         self._outcome = ""
         self._said_axes: dict[Any, str] = {}
-        # Which Labels layer the user chose, by image layer; not the layer, which may be removed meanwhile.
-        self._said_labels: dict[Any, Any] = {}
         self._named = ""
         self._looked, self._drawing = Latest(), False
-        self._pairs: list[tuple[napari.layers.Image, DropDown]] = []
         self._build()
         self._offer_layers()
         self._listen()
@@ -87,8 +84,7 @@ class TrainWidget(Container[Widget]):
             self._rows[name].value = value
         self._source = DropDown(name="source", label="learn from", tooltip="layers of this viewer, or files in folders")
         self._source.offer([("layers", LAYERS), ("folders of images and labels", FOLDERS)], LAYERS)
-        self._pairing: Container[Widget] = Container(widgets=[], label="", name="layers")
-        self._pairing.margins = (0, 0, 0, 0)
+        self._layers = LayerPairs(self._change_row)
         self._folder = folder_row("images", "images", "folder with the images")
         self._truths = folder_row("labels", "labels", "folder with the labels, which are paired by name")
         self._called = LineEdit(name="model_name", label="save as", tooltip="name of the model that is made")
@@ -102,7 +98,7 @@ class TrainWidget(Container[Widget]):
         self._fold = folding(advanced, title="Advanced")
         self._form: Container[Widget] = Container(
             widgets=[
-                self._source, self._pairing, self._folder, self._truths,
+                self._source, self._layers, self._folder, self._truths,
                 self._called, self._resume, *common, self._fold, *advanced,
             ]
         )  # fmt: skip
@@ -161,7 +157,7 @@ class TrainWidget(Container[Widget]):
     @property
     def pairs(self) -> list[tuple[napari.layers.Image, napari.layers.Labels]]:
         """The image layers that are learned from, with their labels."""
-        return [(image, row.value) for image, row in self._pairs if row.value not in (None, UNSAID)]
+        return self._layers.chosen
 
     @property
     def axes(self) -> str | None:
@@ -184,7 +180,7 @@ class TrainWidget(Container[Widget]):
 
     def labels_row(self, image: napari.layers.Image) -> DropDown:
         """Return the row that says which labels belong to an image layer."""
-        return next(row for layer, row in self._pairs if layer is image)
+        return self._layers.row_of(image)
 
     def train_options(self) -> TrainOptions:
         """Return the options that the form says.
@@ -250,31 +246,7 @@ class TrainWidget(Container[Widget]):
         self._refresh()
 
     def _offer_layers(self) -> None:
-        from napari.layers import Labels
-
-        layers = [layer for layer in self._viewer.layers if not layer.metadata.get(SHOWN)]
-        images = [layer for layer in layers if is_image_layer(layer)]
-        labels = [layer for layer in layers if isinstance(layer, Labels)]
-        if [image for image, _ in self._pairs] != images:
-            self._pairing.clear()
-            self._pairs = [(image, self._pair_row(image)) for image in images]
-            self._pairing.extend([row for _, row in self._pairs])
-        for image, row in self._pairs:
-            row.label = image.name
-            fitting, clear = proposed(image, labels)
-            said = self._said_labels.get(image.unique_id, getattr(clear, "unique_id", UNSAID))
-            taken = next((layer for layer in fitting if layer.unique_id == said), UNSAID)
-            row.offer([("not used", UNSAID), *((layer.name, layer) for layer in fitting)], taken)
-
-    def _pair_row(self, image: napari.layers.Image) -> DropDown:
-        row = DropDown(name=f"labels_of_{image.unique_id}", label=image.name, tooltip="the labels of this image layer")
-
-        def say(value: Any) -> None:
-            self._said_labels[image.unique_id] = getattr(value, "unique_id", UNSAID)
-            self._change_row()
-
-        row.changed.connect(say)
-        return row
+        self._layers.offer(layer for layer in self._viewer.layers if not layer.metadata.get(SHOWN))
 
     def _say_axes(self, axes: str) -> None:
         if self.pairs:
@@ -290,7 +262,7 @@ class TrainWidget(Container[Widget]):
 
     def _refresh(self) -> None:
         in_layers = self._source.value == LAYERS
-        self._pairing.visible = in_layers
+        self._layers.visible = in_layers
         self._folder.visible = self._truths.visible = not in_layers
         self._offer_axes()
         use_model_folder(read_preferences())
@@ -356,7 +328,7 @@ class TrainWidget(Container[Widget]):
             return active
         if self._source.value == LAYERS:
             return self.pairs[0][0] if self.pairs else None
-        return next((image for image, _ in self._pairs), None)
+        return next(iter(self._layers.images), None)
 
     def _watched_axes(self) -> str | None:
         layer = self._watched()
