@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from napari_tiled_unet import OptionsError, iter_segment, load_model
 from napari_tiled_unet.cards import card_lines, seam_lines
 from napari_tiled_unet.cli import run
-from napari_tiled_unet.events import Finished, Planned
+from napari_tiled_unet.events import Finished, Notice, Planned
 from napari_tiled_unet.model import SEAM_TOLERANCE, Model, ModelSpec, SeamPoint
 from napari_tiled_unet.model_files import save_model, stored_half
+from napari_tiled_unet.networks.zoo import build_network, network_spec
 from napari_tiled_unet.normalise import measure
 from napari_tiled_unet.predict import iter_predict
 from napari_tiled_unet.runtime import Runner
@@ -182,6 +183,21 @@ def test_a_run_tells_its_seam_error() -> None:
     assert provenance(tile=64, overlap="exact", seam_windows=7)["seam_error"]["windows"] == 7
     assert provenance(tile=64, overlap="exact", seam_windows=0)["seam_error"] is None
     assert provenance()["seam_error"] is None, "one tile has no seam"
+
+
+def test_windows_that_would_be_no_truth_are_left_out_and_told() -> None:
+    network = build_network(network_spec("unet", width=2, depth=1, norm="instance", out_channels=2)).eval()
+    model = blob_model()
+    model = Model(model.spec.model_copy(update={"network": network.spec}), network)
+
+    def told(**options: object) -> list[str]:
+        events = list(iter_segment(blobs((120, 100), [(20, 20)]), model, **options))
+        assert events[-1].provenance["seam_error"] is None
+        return [event.message for event in events if isinstance(event, Notice)]
+
+    assert [m for m in told(tile=64, seam_windows=3) if m.startswith("seam_windows=3 is left out: a norm of 'blobs'")]
+    for quiet in ({"tile": 64}, {"tile": 64, "seam_windows": 0}, {"seam_windows": 3}):
+        assert not [message for message in told(**quiet) if "seam_windows" in message]
 
 
 def test_empty_tiles_are_left_out_if_the_spec_allows_it() -> None:

@@ -180,6 +180,11 @@ def _run(
     choice = first_choice(grid.network, model, options, dtype, budget, device.type, live=wishes.live)
     if choice.caution:
         yield Notice(choice.caution, caution=True)
+    if options.seam_windows and not model.network.exact_tiling and len(choice.plan) > 1:
+        yield Notice(
+            f"seam_windows={options.seam_windows} is left out: a norm of {spec.name!r} sees the whole of what it is "
+            "given, so that a window without tiles is no truth to compare with"
+        )
     shape = source.label_shape(spec.axes)
     spread_of = _spread_of(spec) if options.flips and wishes.keep_maps else 0
     _check_results_fit(shape, len(spec.target.channels) + (spread_of > 0) if wishes.keep_maps is True else 0)

@@ -288,6 +288,18 @@ def test_a_training_whose_model_was_moved_is_not_lost(tmp_path: Path) -> None:
     assert only(run(out=out, steps=8, resume=True), Trained)[0].step == 8
 
 
+def test_another_model_in_its_place_is_not_taken_for_the_best(tmp_path: Path) -> None:
+    out, other = tmp_path / "m.safetensors", tmp_path / "other.safetensors"
+    run(out=out, steps=4)
+    run(out=other, steps=4, seed=5)
+    before = out.read_bytes()
+    out.write_bytes(other.read_bytes())
+    with pytest.raises(FileError, match=r"m\.safetensors' is not of this training .*; put its own model back there"):
+        run(out=out, steps=8, resume=True)
+    out.write_bytes(before)
+    assert only(run(out=out, steps=8, resume=True), Trained)[0].step == 8
+
+
 def test_names_that_are_no_text_are_written_down(tmp_path: Path) -> None:
     images, labels = scenes(2)
     named = [Image(image, "yx", name=os.fsdecode(b"caf\xe9")) for image in images]

@@ -28,7 +28,7 @@ from napari_tiled_unet.options import with_keywords_of
 from napari_tiled_unet.train_options import TrainOptions
 from napari_tiled_unet.training.curves import curve_paths, write_picture, write_table
 from napari_tiled_unet.training.happenings import Prepared, Row, StepDone, Trained, Validated
-from napari_tiled_unet.training.preparation import Session, prepare
+from napari_tiled_unet.training.preparation import Session, named_images, prepare
 from napari_tiled_unet.training.state import checkpoint_path, discard_checkpoint
 from napari_tiled_unet.training.step import iter_batches, learn, learning_rate, undisturbed
 
@@ -249,7 +249,7 @@ def current_model(session: Session, scores: dict[str, float]) -> Model:
         network=plan.network,
         target=plan.target,
         training={
-            "images": session.data[:50],
+            "images": named_images(session.data),
             "steps": state.step,
             "seconds": round(state.seconds, 1),
             "split": session.split.reason,

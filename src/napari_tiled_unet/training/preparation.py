@@ -131,15 +131,39 @@ def prepare(
     examiner = Examiner(examined(parts.validation, plan.patch), plan, options.sparse, channels, device, dtype, budget)
     # A run that ended before its first validation left a model that was never judged.
     judged = saved is not None and state.best_step > 0
-    if judged and out is not None and not out.exists():
+    best = _best_so_far(out, data, plan, options.seed) if judged and out is not None else None
+    return Session(
+        options, plan, parts, state, patches, examiner, device, dtype, data, told, cautions, out, best
+    )  # fmt: skip
+
+
+def _best_so_far(out: Path, data: list[str], plan: Plan, seed: int) -> Model:
+    """Return the best model of a training that is resumed.
+
+    Raises
+    ------
+    FileError
+        If it is not there any more, or another one is.
+    """
+    if not out.exists():
         raise FileError(
             f"the best model of the training is not at {str(out)!r} any more; put it back there to resume, "
             "or train without resume"
         )
-    best = load_model(out) if judged and out is not None else None
-    return Session(
-        options, plan, parts, state, patches, examiner, device, dtype, data, told, cautions, out, best
-    )  # fmt: skip
+    best = load_model(out)
+    told = best.spec.training
+    same = told.get("images") == named_images(data) and told.get("seed") == seed and best.spec.network == plan.network
+    if not same:
+        raise FileError(
+            f"{str(out)!r} is not of this training (its images, seed or network are others); put its own model back "
+            "there to resume, or train without resume"
+        )
+    return best
+
+
+def named_images(data: list[str]) -> list[str]:
+    """Return of the images of a training those that its model names: not more than 50."""
+    return data[:50]
 
 
 def _printable(name: str) -> str:
