@@ -1,10 +1,10 @@
-r"""Train the bundled models ``nuclei`` and ``nuclei-fast``: 2D nuclei in fluorescence, from the DSB 2018 set (CC0).
+r"""Train the bundled model ``nuclei``: 2D nuclei in fluorescence, from the DSB 2018 set (CC0).
 
     python -m training.train_nuclei --data DATA/dsb2018 --run runs/nuclei
     python -m training.train_nuclei --data DATA/dsb2018 --run runs/refined \
         --start runs/nuclei/nuclei.safetensors --minutes 60 --peak 1e-3 --plain 0.5
 
-    python -m training.train_nuclei --data DATA/dsb2018 --run runs/fast --name nuclei-fast \
+    python -m training.train_nuclei --data DATA/dsb2018 --run runs/narrow \
         --start runs/refined/nuclei.safetensors --channels 16 32 64 96 128
 
 A start may have fewer channels than ``--channels``: the new ones begin without a say. Of one that has more, the most
@@ -14,7 +14,7 @@ The folder holds ``index.csv`` (id, kind, split), ``images/ID.tif`` and ``labels
 Trains on the split ``train``, chooses by average precision on ``val``, never opens
 ``test``. At the end the thresholds of the decoding are chosen on ``val`` too. Stops at
 ``--steps`` or ``--minutes``, whichever comes first, and goes on from
-``RUN/checkpoint.pt`` with ``--resume``. Writes ``RUN/NAME.safetensors`` (the best
+``RUN/checkpoint.pt`` with ``--resume``. Writes ``RUN/nuclei.safetensors`` (the best
 averaged weights so far, a complete model file) and ``RUN/log.csv``.
 """
 
@@ -62,10 +62,6 @@ from napari_tiled_unet.targets import Objects
 from training.narrowing import narrow
 from training.widening import widen
 
-SUMMARIES = {
-    "nuclei": "Nuclei in 2D fluorescence images (DAPI, Hoechst and the like), one object each",
-    "nuclei-fast": "Nuclei in 2D fluorescence images, in less than half the time of nuclei, a little less exactly",
-}
 PATCH = 256
 # Wide enough that a rotated or shrunken patch still finds real image around it.
 REGION = 384
@@ -217,8 +213,8 @@ def model_of(
     named = {"peak": "peak", "seed": "seed", "channels": "channels", "not_interpolated": "plain", "crowd": "crowd"}
     stage = {"steps": step, **{name: getattr(arguments, option) for name, option in named.items()}}
     spec = ModelSpec(
-        name=arguments.name,
-        summary=SUMMARIES[arguments.name],
+        name="nuclei",
+        summary="Nuclei in 2D fluorescence images (DAPI, Hoechst and the like), one object each",
         axes="yx",
         channels=("nuclei",),
         object_size=20.0,
@@ -357,7 +353,7 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.start is not None:
         begin_from(load_model(arguments.start).network, state.network)
         state.averaged.module.load_state_dict(state.network.state_dict())
-    checkpoint, model_file = run / "checkpoint.pt", run / f"{arguments.name}.safetensors"
+    checkpoint, model_file = run / "checkpoint.pt", run / "nuclei.safetensors"
     if arguments.resume and checkpoint.exists():
         state.load(checkpoint)
         print(f"resumed at step {state.step} after {state.seconds / 60:.0f} min", flush=True)
@@ -405,7 +401,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the dsb2018 folder")
     parser.add_argument("--run", type=Path, required=True, help="folder for the checkpoint, the log and the model")
-    parser.add_argument("--name", choices=SUMMARIES, default="nuclei", help="of the model")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--minutes", type=float, default=90.0)
     parser.add_argument("--batch", type=int, default=8)
