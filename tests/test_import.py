@@ -98,6 +98,7 @@ def test_the_public_names_are_these() -> None:
         "MemoryBudgetError",
         "ModelError",
         "OptionsError",
+        "Place",
         "SegmentOptions",
         "TiledUnetError",
         "TrainOptions",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from napari_tiled_unet.evaluation import evaluate
     from napari_tiled_unet.image import Image
-    from napari_tiled_unet.io import read_image, write_labels
+    from napari_tiled_unet.io import Place, read_image, write_labels
     from napari_tiled_unet.model_files import list_models, load_model
     from napari_tiled_unet.options import SegmentOptions
     from napari_tiled_unet.segmentation import iter_segment, segment
@@ -36,6 +36,7 @@ _HOMES = {
     "MemoryBudgetError": "errors",
     "ModelError": "errors",
     "OptionsError": "errors",
+    "Place": "io",
     "SegmentOptions": "options",
     "TiledUnetError": "errors",
     "TrainOptions": "train_options",
@@ -57,6 +58,7 @@ __all__ = [
     "MemoryBudgetError",
     "ModelError",
     "OptionsError",
+    "Place",
     "SegmentOptions",
     "TiledUnetError",
     "TrainOptions",
