@@ -52,8 +52,8 @@ def with_margin(x: Tensor, columns: int) -> Tensor:
     """Return features with columns of zeros at both ends, channels last."""
     if not columns:
         return x
-    layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-    wide = torch.empty((*x.shape[:-1], x.shape[-1] + 2 * columns), dtype=x.dtype, device=x.device, memory_format=layout)
+    shape, layout = (*x.shape[:-1], x.shape[-1] + 2 * columns), channels_last(x.ndim - 2)
+    wide = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
     wide[..., :columns] = 0
     wide[..., -columns:] = 0
     wide[..., columns:-columns] = x
