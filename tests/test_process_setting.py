@@ -48,6 +48,17 @@ def test_an_error_puts_it_back() -> None:
     assert dial.value == 7
 
 
+def test_a_change_that_fails_is_not_counted() -> None:
+    dial = Dial()
+    turn, dial.turned._change = dial.turned._change, lambda: 1 // 0
+    with pytest.raises(ZeroDivisionError):
+        dial.turned.enter()
+    dial.turned._change = turn
+    with dial.turned:
+        assert dial.value == 0
+    assert (dial.value, dial.turned.inside) == (7, 0)
+
+
 def test_many_threads_agree() -> None:
     dial, seen = Dial(), []
 

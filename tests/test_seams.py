@@ -195,7 +195,7 @@ def test_windows_that_would_be_no_truth_are_left_out_and_told() -> None:
         assert events[-1].provenance["seam_error"] is None
         return [event.message for event in events if isinstance(event, Notice)]
 
-    assert [m for m in told(tile=64, seam_windows=3) if m.startswith("seam_windows=3 is left out: a norm of 'blobs'")]
+    assert [m for m in told(tile=64, seam_windows=3) if m.startswith("seam_windows=3 is left out: 'blobs' looks at")]
     for quiet in ({"tile": 64}, {"tile": 64, "seam_windows": 0}, {"seam_windows": 3}):
         assert not [message for message in told(**quiet) if "seam_windows" in message]
 

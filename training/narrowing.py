@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from napari_tiled_unet.networks.zoo import Network
+from training.widening import counterparts
 
 Weights = dict[str, torch.Tensor]
 
@@ -42,10 +43,7 @@ def narrow(wide: Network, slim: Network) -> None:
     ValueError
         If a parameter of ``slim`` is larger than the one of ``wide``, or has no counterpart.
     """
-    old, new = wide.state_dict(), slim.state_dict()
-    if old.keys() != new.keys():
-        odd = sorted(old.keys() ^ new.keys())[0]
-        raise ValueError(f"{odd} is in one of the networks only; narrow between networks that differ in channels alone")
+    old, new = counterparts(wide, slim)
     for name, weight in new.items():
         if any(a < b for a, b in zip(old[name].shape, weight.shape, strict=True)):
             shapes = f"{tuple(old[name].shape)} and is to have {tuple(weight.shape)}"

@@ -333,7 +333,7 @@ def train_step(state: State, batch: list[torch.Tensor], target: Objects, rate: f
 
 def begin_from(trained: Network, fresh: Network) -> None:
     """Give a network the weights of one that has more or fewer channels."""
-    more = all(a <= b for a, b in zip(trained.spec.channels, fresh.spec.channels, strict=True))
+    more = all(a <= b for a, b in zip(trained.spec.channels, fresh.spec.channels, strict=False))
     (widen if more else narrow)(trained, fresh)
 
 

@@ -27,12 +27,24 @@ def widen(narrow: Network, wide: Network) -> None:
     ValueError
         If a parameter of ``narrow`` is larger than the one of ``wide``, or has no counterpart.
     """
-    old, new = narrow.state_dict(), wide.state_dict()
-    if old.keys() != new.keys():
-        odd = sorted(old.keys() ^ new.keys())[0]
-        raise ValueError(f"{odd} is in one of the networks only; widen between networks that differ in channels alone")
+    old, new = counterparts(narrow, wide)
     for name, weight in new.items():
         weight.copy_(_widened(name, old[name], weight))
+
+
+def counterparts(trained: Network, fresh: Network) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the weights of both, by names that they share.
+
+    Raises
+    ------
+    ValueError
+        If a parameter has no counterpart.
+    """
+    old, new = trained.state_dict(), fresh.state_dict()
+    if old.keys() != new.keys():
+        odd = sorted(old.keys() ^ new.keys())[0]
+        raise ValueError(f"{odd} is in one of the networks only; take networks that differ in channels alone")
+    return old, new
 
 
 def _widened(name: str, old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:

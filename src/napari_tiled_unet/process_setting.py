@@ -47,8 +47,13 @@ class ProcessSetting(Generic[T]):
         """Need it changed from now on."""
         with self._lock:
             self._inside += 1
-            if self._inside == 1:
+            if self._inside > 1:
+                return
+            try:
                 self._before = [self._change()]
+            except BaseException:
+                self._inside -= 1
+                raise
 
     def leave(self) -> None:
         """Need it no more; once for every :meth:`enter`."""

@@ -182,7 +182,7 @@ def _run(
         yield Notice(choice.caution, caution=True)
     if options.seam_windows and not model.network.exact_tiling and len(choice.plan) > 1:
         yield Notice(
-            f"seam_windows={options.seam_windows} is left out: a norm of {spec.name!r} sees the whole of what it is "
+            f"seam_windows={options.seam_windows} is left out: {spec.name!r} looks at the whole of what it is "
             "given, so that a window without tiles is no truth to compare with"
         )
     shape = source.label_shape(spec.axes)

@@ -7,6 +7,7 @@ import torch
 
 from napari_tiled_unet.networks.zoo import Network, build_network, network_spec
 from training.narrowing import narrow
+from training.train_nuclei import begin_from
 from training.widening import widen
 
 
@@ -59,3 +60,20 @@ def test_channels_only_become_fewer() -> None:
         narrow(a_trained_one((4, 8)), seeded((5, 8), 1))
     with pytest.raises(ValueError, match="in one of the networks only"):
         narrow(a_trained_one((4, 8, 12)), seeded((4, 8), 1))
+
+
+@pytest.mark.parametrize("channels", [(4, 6, 8), (3, 5, 8), (5, 6, 9)])
+def test_a_training_begins_from_more_channels_or_fewer(channels: tuple[int, ...]) -> None:
+    trained, fresh = a_trained_one((4, 6, 8)), seeded(channels, 1).eval()
+    begin_from(trained, fresh)
+    x = torch.randn(1, 1, 32, 32)
+    same = torch.allclose(fresh(x), trained(x), rtol=0, atol=1e-5)
+    assert same == (channels != (3, 5, 8))
+
+
+@pytest.mark.parametrize(
+    ("channels", "problem"), [((4, 6), "in one of the networks only"), ((5, 5, 8), "become fewer")]
+)
+def test_a_training_begins_from_nothing_else(channels: tuple[int, ...], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        begin_from(a_trained_one((4, 6, 8)), seeded(channels, 1))

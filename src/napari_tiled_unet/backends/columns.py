@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Outputs of a transposed convolution that leave a processor's units half empty.
+_FEW = 32
+
 
 def channels_last(ndim: int) -> torch.memory_format:
     """Return the layout that has the channels last, of so many spatial axes."""
@@ -83,4 +86,6 @@ def stack_pays(conv: Any) -> bool:
     """Return whether a transposed convolution is done sooner for all columns of a voxel: with few channels it is."""
     width = conv.kernel_size[-1]
     apart = width == conv.stride[-1] and not conv.padding[-1] and not conv.output_padding[-1] and conv.dilation[-1] == 1
-    return apart and width > 1 and conv.groups == 1 and conv.weight.dtype == torch.bfloat16 and conv.out_channels <= 32
+    return (
+        apart and width > 1 and conv.groups == 1 and conv.weight.dtype == torch.bfloat16 and conv.out_channels <= _FEW
+    )
