@@ -1,4 +1,4 @@
-"""Time how maps become objects, stage by stage, on frames drawn with a fixed seed.
+"""Time how maps become objects, on one thread and on all, on frames drawn with a fixed seed.
 
     python -m benchmarks.decode [--case nuclei embryo tissue] [--repeats 3] [--reference]
 
@@ -10,9 +10,9 @@ embryo        128 x 512 x 512     2,048   the same in 3D, flat in z
 tissue        4096 x 4096        10,000   cells without gaps between them: the worst case
 ============  ================  ========  =================================================
 
-The maps are the true ones, blurred and with noise. Seconds are the least of the repeats, and are
-written to ``results/decode.csv``. ``--reference`` also times h-maxima and one watershed of the whole frame, and
-counts the voxels that it labels otherwise.
+The maps are the true ones, blurred and with noise, in half precision as runs keep them. Seconds are
+medians of the repeats, both in turns, and are written to ``results/decode.csv``. ``--reference`` also
+times h-maxima and one watershed of the whole frame, and counts the voxels that it labels otherwise.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
@@ -31,10 +33,11 @@ from skimage.segmentation import watershed
 from benchmarks.cases import write_rows
 from napari_tiled_unet import labelling
 from napari_tiled_unet.centre import centre_map
+from napari_tiled_unet.half_precision import to_half
 from napari_tiled_unet.metrics import overlapping_pairs
-from napari_tiled_unet.summits import prominent_basins
 
 Maps = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
 Result = TypeVar("Result")
 
 FOREGROUND, SEED, PROMINENCE, MIN_SIZE = 0.5, 0.3, 0.1, 20
@@ -92,27 +95,23 @@ def maps_of(labels: npt.NDArray[np.uint32], seed: int = 0) -> Maps:
     return maps.clip(0, 1, out=maps)
 
 
-class Stopwatch:
-    """The least seconds of each named stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def __call__(self, stage: str, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Run a function, note how long it took, and return its result."""
-        start = time.perf_counter()
-        result = function(*arguments)
-        self.seconds[stage] = min(time.perf_counter() - start, self.seconds.get(stage, np.inf))
-        return result
+def seconds_of(function: Callable[[], Result]) -> tuple[float, Result]:
+    """Run a function; return how long it took, and its result."""
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
 
 
-def decode_in_stages(maps: Maps, timed: Stopwatch) -> npt.NDArray[np.uint32]:
-    """Do what ``objects_from_maps`` does, timing its stages."""
-    mask, centre = timed("foreground", lambda: (maps[0] > FOREGROUND, maps[1]))
-    centre = timed("blur", lambda: ndimage.gaussian_filter(centre, 0.7, truncate=3))
-    labels = timed("summits", lambda: prominent_basins(centre, mask, prominence=PROMINENCE, least=SEED))
-    labels = timed("drop small", labelling.remove_small, labels, MIN_SIZE)
-    return timed("fill holes", labelling.fill_object_holes, labels)
+def decode(maps: Halves, threads: int) -> npt.NDArray[np.uint32]:
+    """Return objects as runs do, on so many threads."""
+    return labelling.objects_from_maps(
+        maps,
+        foreground_threshold=FOREGROUND,
+        seed_threshold=SEED,
+        seed_prominence=PROMINENCE,
+        min_size=MIN_SIZE,
+        threads=threads,
+    )
 
 
 def one_watershed(maps: Maps) -> npt.NDArray[np.uint32]:
@@ -128,33 +127,36 @@ def run(case: str, repeats: int, reference: bool) -> None:
     """Print and write the seconds of one case."""
     truth = CASES[case]()
     maps = maps_of(truth)
-    timed = Stopwatch()
+    halves = to_half(maps)
+    threads = torch.get_num_threads()
+    taken: dict[int, list[float]] = {1: [], threads: []}
+    # In turns, so that both know the same machine.
     for _ in range(repeats):
-        found = decode_in_stages(maps, timed)
-    total = sum(timed.seconds.values())
-    shape = " x ".join(map(str, found.shape))
+        for count, seconds in taken.items():
+            spent, found = seconds_of(partial(decode, halves, count))
+            seconds.append(spent)
+    alone, together = float(np.median(taken[1])), float(np.median(taken[threads]))
     row = {
         "case": case,
         "shape": "x".join(map(str, found.shape)),
         "objects": int(found.max()),
-        **{stage: round(seconds, 3) for stage, seconds in timed.seconds.items()},
-        "seconds": round(total, 3),
-        "s_per_megavoxel": round(total / found.size * 1e6, 4),
+        "one_thread": round(alone, 3),
+        "seconds": round(together, 3),
+        "s_per_megavoxel": round(together / found.size * 1e6, 4),
     }
     write_rows("decode", [row], keys=("case",))
-    print(f"{case}: {shape}, {int(found.max())} objects of {len(np.unique(truth[truth > 0]))}")
-    for stage, seconds in timed.seconds.items():
-        print(f"  {stage:<28}{seconds:8.2f} s")
-    print(f"  {'all':<28}{total:8.2f} s   {total / found.size * 1e6:.3f} s per megavoxel")
+    print(f"{case}: {row['shape']}, {int(found.max())} objects of {len(np.unique(truth[truth > 0]))}")
+    print(f"  one thread                  {alone:8.2f} s")
+    print(f"  {threads} threads                   {together:8.2f} s   ratio {alone / together:.2f}")
+    print(f"                              {row['s_per_megavoxel']:8.3f} s per megavoxel")
     if reference:
-        expected = timed("one watershed", one_watershed, maps)
+        spent, expected = seconds_of(lambda: one_watershed(maps))
         pairs = overlapping_pairs(found, expected)
         same = np.zeros(pairs.n_first + 1, np.int64)
         same[pairs.first[pairs.iou > 0.5] + 1] = pairs.second[pairs.iou > 0.5] + 1
         otherwise = np.count_nonzero(same[found] != expected)
-        seconds = timed.seconds["one watershed"]
-        print(f"  {'one watershed of the frame':<28}{seconds:8.2f} s   {seconds / total:.1f} times as long")
-        print(f"  {'voxels labelled otherwise':<28}{otherwise:8d}")
+        print(f"  one watershed of the frame  {spent:8.2f} s   {spent / alone:.1f} times one thread")
+        print(f"  voxels labelled otherwise   {otherwise:8d}")
 
 
 def main() -> None:

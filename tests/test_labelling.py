@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from scipy import ndimage
 from napari_tiled_unet.centre import centre_map
 from napari_tiled_unet.errors import ImageError, OptionsError
 from napari_tiled_unet.labelling import (
+    _quiet_centre,
     classes_from_maps,
     fill_object_holes,
     link_slices,
@@ -169,11 +171,22 @@ def test_no_object_keeps_a_hole_of_its_own(ndim: int, seed: int) -> None:
 
 @BOTH
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10_000), band_voxels=st.integers(1, 700))
-def test_objects_do_not_depend_on_the_bands(ndim: int, seed: int, band_voxels: int) -> None:
+@given(seed=st.integers(0, 10_000), band_voxels=st.integers(1, 700), threads=st.integers(1, 3))
+def test_objects_do_not_depend_on_bands_and_threads(ndim: int, seed: int, band_voxels: int, threads: int) -> None:
     maps = random_maps(ndim, seed)
     whole = objects_from_maps(maps, min_size=4, band_voxels=10**9)
-    np.testing.assert_array_equal(objects_from_maps(maps, min_size=4, band_voxels=band_voxels), whole)
+    banded = objects_from_maps(maps, min_size=4, band_voxels=band_voxels, threads=threads)
+    np.testing.assert_array_equal(banded, whole)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 2), (40, 31), (1, 1, 9), (5, 2, 12)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f2", np.float64])
+def test_the_centre_map_is_quieted_by_a_gaussian(shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+    maps = np.random.default_rng(4).random((2, *shape)).astype(dtype)
+    land = _quiet_centre(maps, 0.5, band_voxels=20, threads=2)
+    blurred = ndimage.gaussian_filter(maps[1].astype(np.float64), 0.7, radius=2, mode="reflect")
+    expected = np.where(maps[0] > 0.5, blurred, -np.inf)
+    np.testing.assert_allclose(land, expected, atol=1e-6)
 
 
 @BOTH

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.morphology import h_maxima, reconstruction
 
-from napari_tiled_unet.summits import bands, prominent_basins
+from napari_tiled_unet.summits import prominent_basins
 
 
 def line(*heights: float) -> np.ndarray:
@@ -107,16 +107,20 @@ def test_it_is_a_watershed_from_the_h_maxima(ndim: int, seed: int) -> None:
 
 @BOTH
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), band_voxels=st.integers(1, 500))
-def test_bands_change_nothing(ndim: int, seed: int, band_voxels: int) -> None:
+@given(seed=st.integers(0, 10_000), band_voxels=st.integers(1, 500), threads=st.integers(1, 4))
+def test_bands_and_threads_change_nothing(ndim: int, seed: int, band_voxels: int, threads: int) -> None:
     height, mask = landscape(ndim, seed)
     # Steps make many ties, at the borders of bands too.
     for land in (height, np.round(height * 8) / 8):
         whole = prominent_basins(land, mask, prominence=0.1, least=0.3, band_voxels=10**9)
-        banded = prominent_basins(land, mask, prominence=0.1, least=0.3, band_voxels=band_voxels)
+        banded = prominent_basins(land, mask, prominence=0.1, least=0.3, band_voxels=band_voxels, threads=threads)
         np.testing.assert_array_equal(banded, whole)
 
 
-def test_bands_cover_the_first_axis() -> None:
-    assert list(bands((7, 10), 30)) == [slice(0, 3), slice(3, 6), slice(6, 7)]
-    assert list(bands((2, 10), 1)) == [slice(0, 1), slice(1, 2)]
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_long_climb_through_many_bands_comes_to_its_end(threads: int) -> None:
+    # Each band of one row is followed before those that it leads to.
+    ramp = np.repeat(np.linspace(0, 1, 3000, dtype=np.float32)[:, None], 2, axis=1)
+    for land in (ramp, ramp[::-1].copy()):
+        labels = prominent_basins(land, everywhere(land), prominence=0.0, least=0.5, band_voxels=1, threads=threads)
+        assert (labels == 1).all()

@@ -210,7 +210,15 @@ def model_of(
     network: Network, target: Objects, arguments: argparse.Namespace, scores: dict[str, float], step: int
 ) -> Model:
     """Return the trained network with everything needed to use it right."""
-    named = {"peak": "peak", "seed": "seed", "channels": "channels", "not_interpolated": "plain", "crowd": "crowd"}
+    named = {
+        "peak": "peak",
+        "seed": "seed",
+        "channels": "channels",
+        "not_interpolated": "plain",
+        "crowd": "crowd",
+        "lowest": "lowest",
+        "average": "average",
+    }
     stage = {"steps": step, **{name: getattr(arguments, option) for name, option in named.items()}}
     spec = ModelSpec(
         name="nuclei",
@@ -240,21 +248,30 @@ def earlier_stages(start: Path | None) -> list[Any]:
     return [] if start is None else list(read_spec(start).training.get("stages", []))
 
 
-def learning_rate(progress: float, peak: float, warm_up: float = 0.03) -> float:
-    """Linear warm-up, then a cosine to a hundredth of the peak."""
+def learning_rate(progress: float, peak: float, lowest: float = 0.01, warm_up: float = 0.03) -> float:
+    """Linear warm-up, then a cosine to a share ``lowest`` of the peak."""
     if progress < warm_up:
         return peak * (0.05 + 0.95 * progress / warm_up)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up)))))
+    fallen = 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up))))
+    return peak * (lowest + (1 - lowest) * fallen)
 
 
-def average(averaged: Sequence[torch.Tensor], current: Sequence[torch.Tensor], count: torch.Tensor | int) -> None:
-    """Average weights exponentially over about 500 steps, over fewer at the start."""
-    decay = min(0.998, (1 + int(count)) / (10 + int(count)))
-    for old, new in zip(averaged, current, strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - decay)
-        else:
-            old.copy_(new)
+@dataclass(frozen=True)
+class Averaging:
+    """Averages weights exponentially over about so many steps, over fewer at the start."""
+
+    steps: int
+
+    def __call__(
+        self, averaged: Sequence[torch.Tensor], current: Sequence[torch.Tensor], count: torch.Tensor | int
+    ) -> None:
+        """Move the averaged weights towards the current ones."""
+        decay = min(1 - 1 / self.steps, (1 + int(count)) / (10 + int(count)))
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, 1 - decay)
+            else:
+                old.copy_(new)
 
 
 def choose_thresholds(path: Path, samples: list[Sample]) -> None:
@@ -296,7 +313,7 @@ class State:
         chosen = {"channels": arguments.channels, "depth": len(arguments.channels) - 1}
         network = build_network(network_spec("unet", ndim=2, in_channels=1, out_channels=2, **chosen))
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        averaged = AveragedModel(network, multi_avg_fn=Averaging(arguments.average), use_buffers=True)
         return cls(network, averaged, torch.optim.AdamW(network.parameters(), lr=arguments.peak, weight_decay=0.01))
 
     def save(self, path: Path) -> None:
@@ -372,7 +389,7 @@ def train(arguments: argparse.Namespace) -> None:
         for batch in loader:
             state.seconds = time.monotonic() - started
             progress = max(state.step / arguments.steps, state.seconds / 60 / arguments.minutes)
-            losses.append(train_step(state, batch, target, learning_rate(progress, arguments.peak)))
+            losses.append(train_step(state, batch, target, learning_rate(progress, arguments.peak, arguments.lowest)))
             last = state.step >= arguments.steps or progress >= 1
             told = f"step {state.step} {state.seconds / 60:.1f} min"
             if state.step % 20 == 0:
@@ -405,6 +422,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90.0)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
+    parser.add_argument("--lowest", type=float, default=0.01, help="learning rate at the end, as a share of the peak")
+    parser.add_argument("--average", type=int, default=500, help="steps that the averaged weights reach back")
     parser.add_argument("--channels", type=int, nargs="+", default=[16, 48, 96, 192, 256], help="per level")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)

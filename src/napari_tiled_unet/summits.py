@@ -11,27 +11,27 @@ prominent ones::
       /         \____/    \
 
 That is the watershed from the h-maxima of the landscape, without a flood. The landscape is
-walked in bands that fit the processor's cache; a band sees the row before and the row after
-it, so the basins are those of the whole. Beside the landscape there is one array of its
+walked in bands that fit the processor's cache, some of them side by side; a band sees the row
+before and the row after it, so the basins are those of the whole. Beside the landscape there is one array of its
 size: first where each voxel climbs to, then its basin, then its label.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-BAND_VOXELS = 2**17
-"""Voxels of a band, at least one row of the first axis: what is in work stays in the cache."""
+from napari_tiled_unet.crew import BAND_VOXELS, Crew
 
 Land = npt.NDArray[np.float32]
 Whole = npt.NDArray[np.signedinteger[Any]]
 
 _OUTSIDE = np.float32(-np.inf)
+# Rounds in which a band's voxels follow their chains before the other bands have their turn.
+_ROUNDS = 6
 
 
 def prominent_basins(
@@ -41,6 +41,7 @@ def prominent_basins(
     prominence: float,
     least: float,
     band_voxels: int = BAND_VOXELS,
+    threads: int = 1,
 ) -> npt.NDArray[np.uint32]:
     """Part a mask into the basins of its prominent summits.
 
@@ -57,7 +58,9 @@ def prominent_basins(
         Basins whose summit is lower are joined to the neighbour over the highest pass; those
         without a neighbour are left out.
     band_voxels : int
-        Voxels that are in work at once; the basins do not depend on it.
+        Voxels that a thread has in work at once; the basins do not depend on it.
+    threads : int
+        Threads that share the work; the basins do not depend on it.
 
     Returns
     -------
@@ -73,82 +76,71 @@ def prominent_basins(
            doi:10.1117/12.60650
     """
     land = np.where(mask, height, _OUTSIDE).astype(np.float32, copy=False)
-    return basins_of_land(land, prominence=prominence, least=least, band_voxels=band_voxels)
+    return basins_of_land(land, prominence=prominence, least=least, band_voxels=band_voxels, threads=threads)
 
 
 def basins_of_land(
-    land: Land, *, prominence: float, least: float, band_voxels: int = BAND_VOXELS
+    land: Land, *, prominence: float, least: float, band_voxels: int = BAND_VOXELS, threads: int = 1
 ) -> npt.NDArray[np.uint32]:
     """Part a landscape whose outside is minus infinity; as :func:`prominent_basins`."""
-    rows = list(bands(land.shape, band_voxels))
-    basins, summits = _climb(np.ascontiguousarray(land), rows)
-    if not summits.size:
-        return basins.astype(np.uint32)
-    number = _join(*_passes(land, basins, rows), summits, prominence, least)
-    labels = basins if basins.dtype == np.int32 else np.empty(basins.shape, np.int32)
-    for band in rows:
-        labels[band] = number[basins[band]]
+    with Crew(land.shape, band_voxels, threads) as crew:
+        basins, summits = _climb(np.ascontiguousarray(land), crew)
+        if not summits.size:
+            return basins.astype(np.uint32)
+        number = _join(*_passes(land, basins, summits.size, crew), summits, prominence, least)
+        labels = basins if basins.dtype == np.int32 else np.empty(basins.shape, np.int32)
+
+        def tell(band: slice) -> None:
+            labels[band] = number.take(basins[band])
+
+        crew.each(tell)
     return labels.view(np.uint32)
 
 
-def bands(shape: tuple[int, ...], voxels: int = BAND_VOXELS) -> Iterator[slice]:
-    """Cut the first axis into bands of at most so many voxels, at least one row each."""
-    rows = max(1, voxels // max(1, math.prod(shape[1:])))
-    for start in range(0, shape[0], rows):
-        yield slice(start, min(start + rows, shape[0]))
-
-
-def _climb(land: Land, rows: list[slice]) -> tuple[Whole, Land]:
+def _climb(land: Land, crew: Crew) -> tuple[Whole, Land]:
     """Return the basin of every voxel, from 1, 0 outside, and the height of every basin's summit."""
     small = np.dtype(np.int32 if land.size < np.iinfo(np.int32).max else np.int64)
+    # At or above 0 is the voxel to climb to, below 0 the number of a basin, bit by bit inverted.
     above: Whole = np.empty(land.shape, small)
-    row = math.prod(land.shape[1:])
-    for band in rows:
-        first = band.start * row
-        here = above[band]
-        here[...] = np.arange(first, first + here.size, dtype=small).reshape(here.shape)
-        here += _steps(land, band, small)
     pointers = above.reshape(-1)
-    heights = land.reshape(-1)
-    parts = [slice(band.start * row, band.stop * row) for band in rows]
-    _follow(pointers, parts)
-    summits = np.concatenate(
-        [
-            part.start
-            + np.flatnonzero(
-                (pointers[part] == np.arange(part.start, part.stop, dtype=small)) & (heights[part] > _OUTSIDE)
-            )
-            for part in parts
-        ]
-        or [np.zeros(0, np.intp)]
-    )
-    # Summits hold their number below 0 while the others are still being told it: they point at or above 0.
-    pointers[summits] = -1 - np.arange(summits.size, dtype=small)
-    for part in parts:
-        here = pointers[part]
-        pointers[part] = np.where(here < 0, here, pointers[np.maximum(here, 0)])
-    for part in parts:
-        here = pointers[part]
-        np.negative(here, out=here)
-        np.maximum(here, 0, out=here)
-    return above, heights[summits]
+    row = math.prod(land.shape[1:])
+
+    def part(band: slice) -> slice:
+        return slice(band.start * row, band.stop * row)
+
+    def begin(band: slice) -> npt.NDArray[np.intp]:
+        here, outside = above[band], land[band] == _OUTSIDE
+        first = band.start * row
+        here[...] = np.arange(first, first + here.size, dtype=small).reshape(here.shape)
+        steps = _steps(land, band)
+        here += steps
+        np.copyto(here, ~0, where=outside)
+        summits: npt.NDArray[np.intp] = np.flatnonzero((steps == 0) & ~outside) + first
+        return summits
+
+    summits = np.concatenate([*crew.each(begin), np.zeros(0, np.intp)])
+    pointers[summits] = ~np.arange(1, summits.size + 1, dtype=small)
+    unfinished = crew.bands
+    while unfinished:
+        done = crew.each(lambda band: _follow(pointers, part(band)), unfinished)
+        unfinished = [band for band, ended in zip(unfinished, done, strict=True) if not ended]
+    crew.each(lambda band: np.invert(above[band], out=above[band]))
+    return above, land.reshape(-1)[summits]
 
 
-def _steps(land: Land, band: slice, small: np.dtype[Any]) -> Whole:
+def _steps(land: Land, band: slice) -> Whole:
     """Return how far along the row of all voxels each voxel of a band steps to climb."""
     best = land[band].copy()
-    direction = np.zeros(best.shape, np.int8)
-    steps = [0]
+    steps = np.zeros(best.shape, np.int32 if land.size < np.iinfo(np.int32).max else np.int64)
     for axis in range(land.ndim):
+        stride = math.prod(land.shape[axis + 1 :])
         for way in (1, -1):
-            steps.append(way * math.prod(land.shape[axis + 1 :]))
             here, there = _beside(land.shape, band, axis, way)
             ahead, so_far = land[there], best[here]
             higher = ahead > so_far
             np.copyto(so_far, ahead, where=higher)
-            np.copyto(direction[here], np.int8(len(steps) - 1), where=higher)
-    direction[land[band] == _OUTSIDE] = 0
-    return np.array(steps, small)[direction]
+            np.copyto(steps[here], way * stride, where=higher)
+    return steps
 
 
 def _beside(shape: tuple[int, ...], band: slice, axis: int, way: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
@@ -162,24 +154,33 @@ def _beside(shape: tuple[int, ...], band: slice, axis: int, way: int) -> tuple[t
     return (slice(start - way - band.start, stop - way - band.start),), (slice(start, stop),)
 
 
-def _follow(pointers: npt.NDArray[Any], parts: list[slice]) -> None:
-    """Let every pointer point to the end of its chain, in place."""
-    while parts:
-        unfinished = []
-        for part in parts:
-            here = pointers[part]
-            further = pointers[here]
-            if not np.array_equal(here, further):
-                pointers[part] = further
-                unfinished.append(part)
-        parts = unfinished
+def _follow(pointers: npt.NDArray[Any], part: slice) -> bool:
+    """Put the numbers of basins in the place of pointers to them, for a part; return whether there are none left.
+
+    Each round doubles how far the part's pointers see, or goes on by one where the chain leads to voxels that have
+    not been followed: so it gives up after some rounds, for the other parts to be followed first.
+    """
+    own = pointers[part]
+    voxels = np.flatnonzero(own >= 0)
+    here = own.take(voxels)
+    for _ in range(_ROUNDS):
+        # ``take`` needs less than half of the time of an index in brackets, for int32.
+        here = pointers.take(here)
+        own[voxels] = here
+        climbing = here >= 0
+        if not climbing.any():
+            return True
+        voxels, here = voxels[climbing], here[climbing]
+    return False
 
 
-def _passes(land: Land, basins: Whole, rows: list[slice]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Land]:
+def _passes(
+    land: Land, basins: Whole, n_summits: int, crew: Crew
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Land]:
     """Return neighbouring basins, each pair once, and the highest pass between them, highest first."""
-    n_basins = int(max(basins[band].max() for band in rows)) + 1
-    pairs, heights = [], []
-    for band in rows:
+
+    def within(band: slice) -> list[tuple[npt.NDArray[np.int64], Land]]:
+        found = []
         for axis in range(land.ndim):
             here, there = _beside(land.shape, band, axis, 1)
             a, b = basins[band][here], basins[there]
@@ -187,16 +188,18 @@ def _passes(land: Land, basins: Whole, rows: list[slice]) -> tuple[npt.NDArray[n
             if not apart.size:
                 continue
             low, high = a.reshape(-1)[apart].astype(np.int64), b.reshape(-1)[apart].astype(np.int64)
-            pair = np.minimum(low, high) * n_basins + np.maximum(low, high)
-            height = np.minimum(land[band][here].reshape(-1)[apart], land[there].reshape(-1)[apart])
-            pair, height = _highest(pair, height)
-            pairs.append(pair)
-            heights.append(height)
-    if not pairs:
+            pair = np.minimum(low, high) * (n_summits + 1) + np.maximum(low, high)
+            found.append(
+                _highest(pair, np.minimum(land[band][here].reshape(-1)[apart], land[there].reshape(-1)[apart]))
+            )
+        return found
+
+    found = [one for band in crew.each(within) for one in band]
+    if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
-    pair, height = _highest(np.concatenate(pairs), np.concatenate(heights))
+    pair, height = _highest(np.concatenate([pair for pair, _ in found]), np.concatenate([h for _, h in found]))
     order = np.argsort(-height, kind="stable")
-    low, high = np.divmod(pair[order], n_basins)
+    low, high = np.divmod(pair[order], n_summits + 1)
     return low, high, height[order]
 
 

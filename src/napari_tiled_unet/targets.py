@@ -178,7 +178,8 @@ class Objects(BaseModel):
         return logits.sigmoid()
 
     def decode(self, maps: npt.NDArray[np.float32], options: SegmentOptions) -> Labels:
-        """Return objects numbered from 1, by watershed from the summits of the centre map."""
+        """Return objects numbered from 1, by watershed from the summits of the centre map, on torch's threads."""
+        import torch
 
         def chosen(name: str) -> Any:
             value = getattr(options, name)
@@ -191,6 +192,7 @@ class Objects(BaseModel):
             seed_prominence=chosen("seed_prominence"),
             min_size=chosen("min_size"),
             fill_holes=chosen("fill_holes"),
+            threads=torch.get_num_threads(),
         )
 
 
