@@ -347,6 +347,17 @@ def test_equal_probabilities_go_to_the_first_class() -> None:
     assert classes_from_maps(np.ones((3, 1, 2), np.float32), background=2).tolist() == [[1, 1]]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_classes_are_the_most_probable_whatever_the_bands(dtype: npt.DTypeLike, threads: int) -> None:
+    maps = np.random.default_rng(1).random((4, 9, 7, 5)).round(1).astype(dtype)
+    before = maps.copy()
+    for voxels in (1, 80, 10**6):
+        found = classes_from_maps(maps, band_voxels=voxels, threads=threads)
+        np.testing.assert_array_equal(found, maps.argmax(axis=0))
+    np.testing.assert_array_equal(maps, before)
+
+
 def test_more_classes_than_a_byte_holds() -> None:
     maps = np.zeros((300, 1, 1), np.float32)
     maps[299] = 1

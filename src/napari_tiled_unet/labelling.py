@@ -34,7 +34,9 @@ Objects = npt.NDArray[np.uint32]
 _QUIET, _QUIET_REACH = 0.7, 2
 
 
-def classes_from_maps(probabilities: npt.NDArray[np.floating[Any]], background: int | None = 0) -> Labels:
+def classes_from_maps(
+    probabilities: Maps, background: int | None = 0, *, band_voxels: int = BAND_VOXELS, threads: int = 1
+) -> Labels:
     """Return the most probable class of every voxel.
 
     Parameters
@@ -43,6 +45,10 @@ def classes_from_maps(probabilities: npt.NDArray[np.floating[Any]], background: 
         ``(k, [z,] y, x)``.
     background : int or None
         Class that becomes label 0; None numbers the classes from 1.
+    band_voxels : int
+        Voxels that a thread has in work at once; the labels do not depend on it.
+    threads : int
+        Threads that share the work; the labels do not depend on it.
 
     Returns
     -------
@@ -61,12 +67,19 @@ def classes_from_maps(probabilities: npt.NDArray[np.floating[Any]], background: 
     numbers = [k + 1 if background is None or k < background else k for k in range(n_classes)]
     if background is not None:
         numbers[background] = 0
-    # Class after class takes half the time of argmax, and no int64 array of the whole frame.
-    highest = probabilities[0].copy()
-    labels = np.full(highest.shape, numbers[0], np.uint8 if n_classes <= 255 else np.uint16)
-    for number, probability in zip(numbers[1:], probabilities[1:], strict=True):
-        labels[probability > highest] = number
-        np.maximum(highest, probability, out=highest)
+    labels = np.full(probabilities.shape[1:], numbers[0], np.uint8 if n_classes <= 255 else np.uint16)
+    single = _of_each(lambda values: values.astype(np.promote_types(values.dtype, np.float32)), probabilities.dtype)
+
+    def choose(band: slice) -> None:
+        # Class after class takes half the time of argmax.
+        highest = single(probabilities[0, band])
+        for number, values in zip(numbers[1:], probabilities[1:], strict=True):
+            probability = single(values[band])
+            np.copyto(labels[band], number, where=probability > highest)
+            np.maximum(highest, probability, out=highest)
+
+    with Crew(labels.shape, band_voxels, threads) as crew:
+        crew.each(choose)
     return labels
 
 

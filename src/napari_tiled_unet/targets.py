@@ -101,8 +101,12 @@ class Classes(BaseModel):
         return logits.softmax(dim=1)
 
     def decode(self, maps: npt.NDArray[np.float32], options: SegmentOptions) -> Labels:  # noqa: ARG002 - as the others
-        """Return the most probable class of every voxel."""
-        return labelling.classes_from_maps(maps, background=0 if self.background else None)
+        """Return the most probable class of every voxel, on torch's threads."""
+        import torch
+
+        return labelling.classes_from_maps(
+            maps, background=0 if self.background else None, threads=torch.get_num_threads()
+        )
 
 
 class Objects(BaseModel):
