@@ -12,7 +12,7 @@ import tifffile
 from napari_tiled_unet.errors import ImageError
 from napari_tiled_unet.io import Place, read_image, write_labels
 from napari_tiled_unet.region import Region
-from tests.test_io import PLANE, SPACE, noise, ome_zarr, scaled
+from tests.io.scenes import PLANE, SPACE, noise, ome_zarr, scaled
 
 
 def test_sizes_that_are_known_along_some_axes_are_kept_and_the_rest_is_said(tmp_path: Path) -> None:
