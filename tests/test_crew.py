@@ -38,6 +38,17 @@ def test_bands_are_in_work_side_by_side() -> None:
         assert sorted(crew.each(lambda _: meeting.wait())) == [0, 1]
 
 
+def test_few_large_planes_are_not_in_work_all_at_once() -> None:
+    with Crew((64, 4096, 4096), threads=16) as crew:
+        assert crew.threads == 2
+    with Crew((8, 4096, 4096), threads=16) as crew:
+        assert crew.threads == 1
+    with Crew((128, 512, 512), threads=16) as crew:
+        assert crew.threads == 8
+    with Crew((4096, 4096), threads=16) as crew:
+        assert crew.threads == 16
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_a_band_raises_is_raised_and_no_thread_stays(threads: int) -> None:
     before = threading.active_count()

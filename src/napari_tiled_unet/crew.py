@@ -26,18 +26,24 @@ class Crew:
     voxels : int
         Voxels of a band, which has at least one row of the first axis.
     threads : int
-        How many bands are in work at once.
+        How many bands are in work at once, at most.
 
     Attributes
     ----------
     bands : list of slice
         Along the first axis, in their order.
+    threads : int
+        How many are in work at once: fewer where that were more than a part in 32 of a large array.
     """
 
     def __init__(self, shape: tuple[int, ...], voxels: int = BAND_VOXELS, threads: int = 1) -> None:
-        rows = max(1, voxels // max(1, math.prod(shape[1:])))
+        row = max(1, math.prod(shape[1:]))
+        rows = max(1, voxels // row)
         self.bands = [slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows)]
-        self._pool = ThreadPoolExecutor(threads) if min(threads, len(self.bands)) > 1 else None
+        # Rows of a stack are whole planes: what is in work at once must stay small beside the array.
+        in_work = max(16 * voxels, shape[0] * row // 32)
+        self.threads = max(1, min(threads, len(self.bands), in_work // (rows * row)))
+        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
 
     def __enter__(self) -> Self:
         return self
