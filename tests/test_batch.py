@@ -14,6 +14,7 @@ import zarr
 
 from napari_tiled_unet import cli, read_image
 from napari_tiled_unet.io import read_description
+from napari_tiled_unet.result_files import ResultFiles
 from tests.models import blobs
 
 PLANE = blobs((56, 72), [(15, 20), (15, 50), (40, 30)])
@@ -256,3 +257,64 @@ class TestWhatTravelsAlong:
             with tifffile.TiffFile(path) as file:
                 planes = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]["Plane"]
             assert [[p["PositionY"], p["PositionX"]] for p in planes] == [places] * len(planes)
+
+
+class TestWhatEndsARunBeforeItsWork:
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (("--device", "cuda:7"), "device 'cuda:7' is not there"),
+            (("--device", "cpu", "--precision", "float16"), "precision 'float16' is slow"),
+            (("--backend", "torch", "--device", "mps"), "device 'mps' is not there"),
+        ],
+    )
+    def test_what_no_file_could_be_done_with(
+        self, folders: tuple[Path, Path], run: Any, more: tuple[str, ...], message: str, tmp_path: Path
+    ) -> None:
+        # Also where all results are there.
+        for _ in range(2):
+            status, files, told = run(folders[0], more=more)
+            assert (status, files) == (cli.WRONG, [])
+            assert message in told
+            run(folders[0])
+
+    def test_a_folder_may_have_the_name_of_a_file(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
+        out = tmp_path / "results.tif"
+        out.mkdir()
+        assert cli.run(["segment", *map(str, folders[:1]), "--model", "blobs", "--out", str(out)]) == cli.DONE
+        assert [path.name for path in out.iterdir()] == ["x_labels.ome.tif"]
+
+    def test_a_link_to_nothing_is_a_failure(self, folders: tuple[Path, Path], run: Any, tmp_path: Path) -> None:
+        (folders[0] / "gone.tif").symlink_to(tmp_path / "unmounted" / "gone.tif")
+        (folders[0] / "loop.tif").symlink_to(folders[0] / "loop.tif")
+        status, files, _ = run(folders[0])
+        assert status == cli.FAILED
+        assert {Path(file["image"]).name: file["state"] for file in files} == {
+            "gone.tif": "failed",
+            "loop.tif": "failed",
+            "x.tif": "done",
+        }
+
+    def test_what_another_process_did_meanwhile_is_skipped(
+        self, folders: tuple[Path, Path], run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        result = tmp_path / "out" / "x_labels.ome.tif"
+        run(folders[0])
+        theirs = result.read_bytes()
+        result.unlink()
+        write = ResultFiles.write
+
+        def late(self: ResultFiles, *arguments: Any) -> Any:
+            result.write_bytes(theirs)
+            return write(self, *arguments)
+
+        monkeypatch.setattr(ResultFiles, "write", late)
+        status, files, _ = run(folders[0])
+        assert (status, files[0]["state"]) == (cli.DONE, "skipped")
+        assert "meanwhile" in files[0]["error"]
+        assert result.read_bytes() == theirs
+        result.unlink()
+        # Labels of another image are no less in the way than before.
+        status, files, _ = run(folders[1])
+        assert (status, files[0]["state"]) == (cli.FAILED, "failed")
+        assert "of another image" in files[0]["error"]

@@ -451,6 +451,8 @@ def test_the_command_prints_names_as_they_are(tmp_path: Path, capsys: pytest.Cap
     told = capsys.readouterr().out
     assert "Dice [/x]" in told
     assert "IoU [red]nucleus" in told
+    assert cli.run(["evaluate", *folders, "--target", "classes", "--classes", "bg, [/x],[red]nucleus"]) == cli.DONE
+    assert capsys.readouterr().out == told
 
 
 def test_the_command_prints_a_table_and_the_faults(

@@ -198,6 +198,23 @@ def test_half_precision_maps_give_the_same_objects(ndim: int, seed: int) -> None
     assert abs(int(found.max()) - int(expected.max())) <= 1
 
 
+@pytest.mark.parametrize("shape", [(7, 0), (0, 7), (0, 0), (2, 0, 3)])
+@pytest.mark.parametrize("fill_holes", [True, False])
+def test_nothing_at_all_holds_no_object(shape: tuple[int, ...], fill_holes: bool) -> None:
+    assert objects_from_maps(np.zeros((2, *shape), np.float16), fill_holes=fill_holes).shape == shape
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_what_is_not_a_number_is_no_object(dtype: npt.DTypeLike) -> None:
+    maps = np.ones((2, 9, 30), dtype)
+    maps[0, :, 20:] = np.nan
+    maps[1, 4, 4] = np.nan
+    labels = objects_from_maps(maps, foreground_threshold=0.5, seed_threshold=0.3, fill_holes=False)
+    assert labels.max() == 1
+    assert not labels[:, 20:].any()
+    assert labels[4, 4] == 0
+
+
 def test_no_foreground_is_no_object() -> None:
     assert objects_from_maps(np.zeros((2, 5, 5), np.float32)).max() == 0
     assert objects_from_maps(np.ones((2, 5, 5), np.float32)).tolist() == np.ones((5, 5)).tolist()

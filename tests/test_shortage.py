@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_tiled_unet import MemoryBudgetError, iter_segment, predict, segment, segmentation, shortage
+from napari_tiled_unet import MemoryBudgetError, iter_segment, predict, runtime, segment, shortage
 from napari_tiled_unet.backends import choice as backend_choice
 from napari_tiled_unet.events import Finished, Notice, Planned, TileDone
 from napari_tiled_unet.runtime import Runner
@@ -202,7 +202,7 @@ def test_memory_that_is_short_for_the_certificate_costs_only_that(monkeypatch: p
 
 
 def test_tiles_fit_the_number_format_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmentation, "choose_precision", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(runtime, "choose_precision", lambda *_: torch.bfloat16)
     monkeypatch.setitem(backend_choice.MAP_TOLERANCE, "bfloat16", -1.0)
     chosen = {"overlap": 10, "memory": 0.001, "backend": "torch", "flips": True}
     stack = np.stack([PLANE, PLANE[::-1]])

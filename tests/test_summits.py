@@ -55,6 +55,11 @@ def test_a_plateau_is_one_summit() -> None:
     assert prominent_basins(np.ones((3, 3, 3)), np.ones((3, 3, 3), bool), prominence=0.0, least=0).max() == 1
 
 
+def test_what_is_not_a_number_is_outside() -> None:
+    height = line(0.5, 0.9, np.nan, np.nan, 0.8, np.nan)
+    assert prominent_basins(height, everywhere(height), prominence=0, least=0.3).tolist() == [[1, 1, 0, 0, 2, 0]]
+
+
 def test_nothing_gives_nothing() -> None:
     assert prominent_basins(np.ones((4, 4)), np.zeros((4, 4), bool), prominence=0.1, least=0).max() == 0
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_tiled_unet.errors import OptionsError, TiledUnetError
+from napari_tiled_unet.errors import FileError, OptionsError, TiledUnetError
 from napari_tiled_unet.events import Event, Finished, Notice, Planned, TileDone
 from napari_tiled_unet.pairing import stem_of
 from napari_tiled_unet.result_files import ResultFiles, place_of, removal_of, result_paths, rivals_of
@@ -74,7 +74,8 @@ def run_batch(
     Raises
     ------
     OptionsError
-        If there is no image, or ``out`` names a file and there are several images.
+        If there is no image, or ``out`` names a file and there are several images, or the device, precision or
+        backend cannot be used here.
     ModelError
         If the model cannot be loaded: no file could be done.
 
@@ -84,10 +85,12 @@ def run_batch(
     whose result exists and is of another image by :func:`napari_tiled_unet.io.result_of`.
     """
     from napari_tiled_unet.model_files import load_model
+    from napari_tiled_unet.runtime import choose_hardware
 
     images = _listed(paths, out)
     targets = result_paths(images, out)
     model = load_model(options.model)
+    choose_hardware(options)
     events = iter_batch(images, targets, model, options, save_maps=save_maps, overwrite=overwrite)
     started = time.perf_counter()
     with shown_progress() as progress:
@@ -203,8 +206,14 @@ class _Batch:
             if files.are_done():
                 result.state, result.error = "skipped", "result exists; --overwrite replaces it"
                 return result
-            yield from self._work(files, result)
-            result.state = "done"
+            try:
+                yield from self._work(files, result)
+                result.state = "done"
+            except FileError:
+                # Another process may have been quicker with the same image.
+                if self.overwrite or not files.are_done():
+                    raise
+                result.state, result.error = "skipped", "another process wrote the result meanwhile"
         except (TiledUnetError, MemoryError) as error:
             result.error = str(error) or "out of memory; take a smaller tile"
         except Exception as error:  # noqa: BLE001 - whatever it is, the other files are done and reported

@@ -191,8 +191,10 @@ def evaluate(
     """
     from napari_tiled_unet.scorecard import run_evaluation
 
+    # As for ``train``: one after the other, or with commas.
+    names = tuple(name.strip() for given in classes for name in given.split(","))
     return run_evaluation(
-        predicted, true, target=target, classes=classes, tolerance=tolerance, faults=faults, as_json=json
+        predicted, true, target=target, classes=names, tolerance=tolerance, faults=faults, as_json=json
     )
 
 

@@ -185,11 +185,14 @@ class Image:
         """Return the shape of a frame without its channels."""
         return tuple(self.size_of(axis) for axis in spatial)
 
-    def label_axes(self, spatial: str) -> str:
-        """Return the axes of the image's labels: those of the frames, then ``spatial``."""
+    def label_axes(self, spatial: str = "yx") -> str:
+        """Return the axes of the image's labels: those of the frames, then ``spatial``.
+
+        They are the same for models of two and of three axes.
+        """
         return self.frame_axes(spatial) + spatial
 
-    def label_shape(self, spatial: str) -> tuple[int, ...]:
+    def label_shape(self, spatial: str = "yx") -> tuple[int, ...]:
         """Return the shape of the image's labels."""
         return tuple(self.size_of(axis) for axis in self.label_axes(spatial))
 

@@ -134,6 +134,8 @@ def objects_from_maps(
         raise ImageError(
             f"maps have shape {maps.shape}; objects need (2, [z,] y, x), the foreground and the centre map"
         )
+    if 0 in maps.shape:
+        return np.zeros(maps.shape[1:], np.uint32)
     land = _quiet_centre(maps, foreground_threshold, band_voxels, threads)
     labels = basins_of_land(
         land, prominence=seed_prominence, least=seed_threshold, band_voxels=band_voxels, threads=threads

@@ -54,7 +54,7 @@ def result_paths(images: Sequence[Path], out: Path | None) -> list[Path]:
     """
     if out is not None and out.suffix.lower() in _NO_LABELS and not out.is_dir():
         raise OptionsError(f"--out {str(out)!r}: labels are written as OME-TIFF; name a .ome.tif file, or a folder")
-    if out is not None and out.name.lower().endswith((".tif", ".tiff")):
+    if out is not None and out.name.lower().endswith((".tif", ".tiff")) and not out.is_dir():
         if len(images) > 1:
             raise OptionsError(f"--out {str(out)!r} names one file, there are {len(images)} images; give a folder")
         return [out]

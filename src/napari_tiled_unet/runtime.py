@@ -77,6 +77,35 @@ def choose_precision(name: Precision, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
+def choose_hardware(options: SegmentOptions) -> tuple[torch.device, torch.dtype]:
+    """Return the device and the number format that options ask for.
+
+    Raises
+    ------
+    OptionsError
+        If one of them is not there, or their backend is not installed or does not suit them: no image could be
+        segmented.
+    """
+    device = choose_device(options.device, options.backend)
+    dtype = choose_precision(options.precision, device)
+    _require_suited(options.backend, device, dtype, checked=options.precision == "auto")
+    return device, dtype
+
+
+def _require_suited(backend: BackendName, device: torch.device, dtype: torch.dtype, *, checked: bool) -> None:
+    """Refuse a backend that is not installed, or cannot run on the device or in a format that is not to be checked."""
+    from napari_tiled_unet.backends.interface import require_available
+
+    if backend == "auto":
+        return
+    runtime, precision = require_available(backend, device), str(dtype).removeprefix("torch.")
+    if precision not in runtime.precisions and not checked:
+        raise OptionsError(
+            f"backend {backend!r} computes in {' or '.join(runtime.precisions)}, not in {precision}; "
+            "use precision='auto', or backend='torch'"
+        )
+
+
 def _cpu_has_bfloat16() -> bool:
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu_flags())
 
@@ -168,7 +197,7 @@ class Runner:
         checked: bool = False,
         flips: Flips | None = None,
     ) -> None:
-        from napari_tiled_unet.backends.interface import Prepared, require_available
+        from napari_tiled_unet.backends.interface import Prepared
         from napari_tiled_unet.backends.retention import keep_freed_memory
 
         self.device, self.dtype = device, dtype
@@ -179,13 +208,7 @@ class Runner:
         self._asked = self.backend, self.precision
         self._held: list[_Settled] = []
         self._notices: list[Notice] = []
-        if backend != "auto":
-            runtime = require_available(backend, device)
-            if self.precision not in runtime.precisions and not checked:
-                raise OptionsError(
-                    f"backend {backend!r} computes in {' or '.join(runtime.precisions)}, not in {self.precision}; "
-                    "use precision='auto', or backend='torch'"
-                )
+        _require_suited(backend, device, dtype, checked=checked)
         self._retention = weakref.finalize(self, keep_freed_memory()) if device.type == "cpu" else None
 
     @classmethod

@@ -28,7 +28,7 @@ from napari_tiled_unet.model_files import recent_model
 from napari_tiled_unet.options import SegmentOptions, with_option_keywords
 from napari_tiled_unet.provenance import called, provenance
 from napari_tiled_unet.region import Region
-from napari_tiled_unet.runtime import Runner, choose_device, choose_precision
+from napari_tiled_unet.runtime import Runner, choose_hardware
 from napari_tiled_unet.strips import StripPlan
 
 if TYPE_CHECKING:
@@ -172,8 +172,7 @@ def _run(
     if grid.differs:
         yield Notice(f"frames of {grid.image} are rescaled to {grid.network} voxels for the model")
 
-    device = choose_device(options.device, options.backend)
-    dtype = choose_precision(options.precision, device)
+    device, dtype = choose_hardware(options)
     budget = memory_budget(options.memory, device)
     if grid.differs:
         _check_rescaled_fits(grid, source, len(spec.channels), len(spec.target.channels), budget)

@@ -109,7 +109,7 @@ def _climb(land: Land, crew: Crew) -> tuple[Whole, Land]:
         return slice(band.start * row, band.stop * row)
 
     def begin(band: slice) -> npt.NDArray[np.intp]:
-        here, outside = above[band], land[band] == _OUTSIDE
+        here, outside = above[band], ~(land[band] > _OUTSIDE)
         first = band.start * row
         here[...] = np.arange(first, first + here.size, dtype=small).reshape(here.shape)
         steps = _steps(land, band)

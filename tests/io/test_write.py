@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -13,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_tiled_unet.errors import FileError, ImageError
+from napari_tiled_unet.image import Image
 from napari_tiled_unet.io import (
+    Place,
     read_description,
     read_image,
     require_writable,
@@ -217,3 +220,38 @@ def test_descriptions_that_are_not_ours_are_empty(tmp_path: Path, text: str) -> 
 def test_pictures(tmp_path: Path) -> None:
     write_png(tmp_path / "p.png", noise(5, 6, 3).astype(np.uint8))
     assert read_image(tmp_path / "p.png").shape == (5, 6, 3)
+
+
+@pytest.mark.parametrize("axes", ["yx", "yxc", "ztyx", "cyx", "tczyx"])
+@pytest.mark.parametrize("model", ["yx", "zyx"])
+def test_an_image_tells_what_its_labels_are(tmp_path: Path, axes: str, model: str) -> None:
+    if not set(model) <= set(axes):
+        return
+    size = {"t": 2, "c": 4, "z": 3, "y": 20, "x": 30}
+    spacing = {"z": 2.0, "y": 0.5, "x": 0.25}
+    given = tuple(spacing[a] for a in axes if a in spacing)
+    image = Image(noise(*(size[a] for a in axes)), axes).with_spacing(given)
+    image = replace(image, origin={"y": 3.0}, time_step=1.5 if "t" in axes else None)
+    labels = noise(*(size[a] for a in image.label_axes(model)))
+    write_labels(tmp_path / "labels.ome.tif", labels, image)
+    back = read_image(tmp_path / "labels.ome.tif")
+    np.testing.assert_array_equal(back.data, labels)
+    assert back.axes == image.label_axes(model) == "".join(a for a in "tzyx" if a in axes)
+    assert back.spacing == tuple(spacing[a] for a in back.axes if a in spacing)
+    assert back.origin.get("y") == 3.0
+    assert back.time_step == image.time_step
+
+
+def test_labels_that_are_not_of_the_image_are_refused(tmp_path: Path) -> None:
+    image = Image(noise(20, 30), "yx")
+    with pytest.raises(ImageError, match=r"shape \(20, 29\), those of the image .*\(20, 30\).*give axes"):
+        write_labels(tmp_path / "labels.ome.tif", noise(20, 29), image)
+    for more in ({"spacing": (1, 1)}, {"place": Place({"y": 4})}):
+        with pytest.raises(ImageError, match="the image tells spacing and place"):
+            write_labels(tmp_path / "labels.ome.tif", noise(20, 30), image, **more)
+
+
+@pytest.mark.parametrize("wrong", [{"offset": {"q": 1}}, {"origin": {"y": float("nan")}}, {"origin": {"": 1.0}}])
+def test_a_place_is_finite_and_along_known_axes(wrong: dict[str, dict[str, float]]) -> None:
+    with pytest.raises(ImageError, match=r"is no place; give a finite number for axes among 'tczyx'"):
+        Place(**wrong)

@@ -30,11 +30,24 @@ class Place:
         Where the first voxel of the image lies, by spatial axis, in the unit of the spacing; 0 where none is named.
     time_step : float, optional
         Seconds from one frame of a time series to the next.
+
+    Raises
+    ------
+    ImageError
+        If a value is not finite, or an axis none of ``tczyx``.
     """
 
     offset: Mapping[str, int] = field(default_factory=dict)
     origin: Mapping[str, float] = field(default_factory=dict)
     time_step: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in (("offset", self.offset), ("origin", self.origin)):
+            for axis, value in values.items():
+                if axis not in set(AXES) or not np.isfinite(value):
+                    raise ImageError(
+                        f"{name} {{{axis!r}: {value}}} is no place; give a finite number for axes among {AXES!r}"
+                    )
 
 
 def ome_metadata(axes: str, shape: tuple[int, ...], spacing: Spacing, units: str, place: Place) -> dict[str, Any]:

@@ -196,6 +196,7 @@ def _is_listed(path: Path) -> bool:
     if path.suffix.lower() not in _SUFFIXES or path.name.startswith(".") or is_result(path):
         return False
     try:
-        return path.is_file() or is_zarr(path)
+        # A link to nothing is no file, but somebody's image all the same.
+        return path.is_file() or is_zarr(path) or (path.is_symlink() and not path.exists())
     except (OSError, RuntimeError):
         return True

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_tiled_unet.errors import FileError, ImageError
+from napari_tiled_unet.image import Image
 from napari_tiled_unet.io.ome import FILE_ORDER, Place, Spacing, ome_metadata
 
 # Leaves room below 4 GiB for all that is not voxels.
@@ -71,7 +72,7 @@ def smallest_label_dtype(maximum: int) -> np.dtype[Any]:
 def write_labels(
     path: str | Path,
     labels: npt.NDArray[Any],
-    axes: str,
+    axes: str | Image,
     spacing: Spacing = None,
     units: str = "micrometer",
     *,
@@ -88,9 +89,10 @@ def write_labels(
         Best ending in ``.ome.tif``.
     labels : numpy.ndarray
         Labels, bool or integer, none negative; 0 is background.
-    axes : str
+    axes : str or Image
         Letters of ``tczyx``, one per axis of ``labels``. In the file they are in the order
-        ``tzcyx``, as OME-TIFF has them.
+        ``tzcyx``, as OME-TIFF has them. Or the image that the labels are of, all of it: it tells
+        axes, spacing, units and place too.
     spacing : sequence of float, optional
         Voxel size per spatial axis of ``axes``; None along one for which it is not known.
     units : str
@@ -109,8 +111,14 @@ def write_labels(
     FileError
         If the file exists and may not be replaced, or cannot be written.
     ImageError
-        If the labels are no labels, or do not agree with axes or spacing.
+        If the labels are no labels, or do not agree with axes, spacing or the image.
     """
+    if isinstance(axes, Image):
+        if not spacing and place is None:
+            spacing, units, place = _told_by(axes, labels.shape)
+            axes = axes.label_axes()
+        else:
+            raise ImageError("the image tells spacing and place of its labels; give the image alone, or axes")
     if labels.dtype.kind not in "bui":
         raise ImageError(f"labels are of type {labels.dtype}, a label is a whole number; convert them to integer")
     lowest = int(labels.min(initial=0))
@@ -120,6 +128,18 @@ def write_labels(
     metadata = ome_metadata(axes, labels.shape, spacing, units, place or Place())
     with _beside(_named_tiff(path), overwrite, group) as beside:
         _write_ome(beside, labels.astype(dtype, copy=False), axes, metadata, description)
+
+
+def _told_by(image: Image, shape: tuple[int, ...]) -> tuple[Spacing, str, Place]:
+    """Return spacing, units and place of an image's labels."""
+    axes = image.label_axes()
+    if shape != image.label_shape():
+        raise ImageError(
+            f"labels have shape {shape}, those of the image {image.name!r} {image.label_shape()} with axes {axes!r}; "
+            "of a part of an image give axes, spacing and a Place"
+        )
+    spacing = image.spacing_along("".join(a for a in axes if a in "zyx"))
+    return spacing, image.units, Place(origin=image.origin, time_step=image.time_step)
 
 
 def write_maps(
