@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,6 +206,21 @@ def test_a_folder(widget: BatchWidget, viewer: Viewer, folder: Path, tmp_path: P
     widget.start()
     qtbot.waitUntil(lambda: not widget.running, timeout=30_000)
     assert widget.status == "2 skipped, 1 failed"
+
+
+def test_a_new_model_is_offered_and_the_one_that_is_chosen_stays(
+    widget: BatchWidget, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(model_folder / "blobs.safetensors", tmp_path / "mine.safetensors")
+    monkeypatch.setenv("TILED_UNET_MODELS", str(tmp_path))
+    row = widget.control("model")
+    widget.read_models()
+    assert "mine" in [name for _, name in row._offered]
+    assert row.value == "blobs"
+    # That of a recipe stays too, though it is not installed.
+    widget.take_options(SegmentOptions(model="elsewhere"))
+    widget.read_models()
+    assert row.value == "elsewhere"
 
 
 def test_cancel_keeps_what_is_done(widget: BatchWidget, folder: Path, qtbot: Any) -> None:

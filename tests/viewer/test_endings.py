@@ -14,6 +14,7 @@ from napari_tiled_unet.events import Planned
 from napari_tiled_unet.runtime import Runner
 from napari_tiled_unet.viewer.running import Bar, Running
 from tests.models import blobs
+from tests.viewer.endings import ENDINGS, close, wait_for_threads
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -105,6 +106,35 @@ def test_a_cancel_after_memory_ran_out_brings_the_earlier_labels_back(
     assert len(plans) > 1
     assert labels.editable
     np.testing.assert_array_equal(labels.data, before)
+
+
+def dock_half_tuned(viewer: Viewer, qtbot: Any) -> tuple[Any, np.ndarray]:
+    """Return the dock of a widget whose slider is held, so that only what is in view was made anew; and before."""
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-tiled-unet", "Segment")
+    viewer.add_image(PLANE, name="im")
+    widget.control("model").value = "blobs"
+    widget.segment()
+    qtbot.waitUntil(lambda: not widget.running, timeout=60_000)
+    before, tune = viewer.layers["im labels"].data, widget._tune
+    tune.track("min_size").setSliderDown(True)
+    tune.slider("min_size").value = 900
+    qtbot.waitUntil(lambda: not tune._view_soon.isActive() and not tune._painter.busy, timeout=10_000)
+    return dock, before
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_labels_that_are_half_tuned_are_as_they_were(
+    make_napari_viewer: Callable[..., Viewer], user_models: Any, qtbot: Any, ending: str
+) -> None:
+    viewer = make_napari_viewer()
+    dock, before = dock_half_tuned(viewer, qtbot)
+    labels = viewer.layers["im labels"]
+    assert np.count_nonzero(labels.data) < np.count_nonzero(before)
+    close(ending, viewer, dock)
+    del dock
+    gc.collect()
+    qtbot.waitUntil(lambda: labels.data is before, timeout=20_000)
+    wait_for_threads(qtbot)
 
 
 def dock_in_a_second_run(viewer: Viewer, qtbot: Any) -> tuple[Any, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +13,13 @@ from napari.layers import Labels
 from napari_tiled_unet.disagreement import COLOURS
 from napari_tiled_unet.errors import ImageError
 from napari_tiled_unet.evaluation import evaluate
-from napari_tiled_unet.viewer.verdict import FAULT_COLOURS, compare_layers, frames_of, score_rows
+from napari_tiled_unet.viewer.layers import METADATA_KEY
+from napari_tiled_unet.viewer.verdict import FAULT_COLOURS, compare_layers, frames_of, planes_in_time, score_rows
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
+
+    from napari_tiled_unet.viewer.evaluate_widget import EvaluateWidget
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB:UserWarning")  # napari's label colours
 
@@ -63,6 +68,30 @@ class TestVerdict:
     def test_counts_are_whole(self) -> None:
         assert score_rows({"AP": 0.5, "missed": 2.0}) == [("AP", "0.500"), ("missed", "2")]
 
+    @pytest.mark.parametrize(
+        ("shape", "labels", "image_axes", "expected"),
+        [
+            ((3, 8, 8), "tyx", None, True),
+            ((3, 8, 8), None, "tyx", True),
+            ((3, 8, 8), None, "ctyx", True),
+            ((3, 8, 8), None, "tyxc", True),  # of an RGB image
+            ((3, 1, 8, 8), None, "tcyx", True),
+            ((3, 4, 8, 8), "ztyx", None, True),
+            # A stack per frame can be scored as objects in 3D.
+            ((3, 4, 8, 8), "tzyx", "tzyx", False),
+            ((3, 8, 8), "zyx", "zyx", False),
+            ((3, 8, 8), None, None, False),
+            ((3, 8, 8), None, "tzyx", False),
+            ((8, 8), "yx", "yx", False),
+        ],
+    )
+    def test_planes_in_time(
+        self, shape: tuple[int, ...], labels: str | None, image_axes: str | None, expected: bool
+    ) -> None:
+        metadata = {} if image_axes is None else {METADATA_KEY: {"image_axes": image_axes}}
+        layer = Labels(np.zeros(shape, np.uint8), axis_labels=labels and tuple(labels), metadata=metadata)
+        assert planes_in_time(layer) is expected
+
 
 def test_a_click_goes_to_the_fault(viewer: Viewer, qtbot: Any) -> None:
     from napari_tiled_unet.viewer.evaluate_widget import EvaluateWidget
@@ -110,6 +139,86 @@ def test_a_click_goes_to_the_fault_in_a_world_of_finer_units(viewer: Viewer, qtb
     widget.list.itemClicked.emit(widget.list.item(2))
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], (33.5 * 500, 47.5 * 500))
     assert 1 / 500 < viewer.scene.camera.zoom < 50 / 500
+
+
+@pytest.fixture
+def docked_evaluate(viewer: Viewer) -> EvaluateWidget:
+    """Return an evaluate widget docked in the viewer."""
+    from napari_tiled_unet.viewer.evaluate_widget import EvaluateWidget
+
+    widget = EvaluateWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Evaluate")
+    return widget
+
+
+def compare(widget: EvaluateWidget, qtbot: Any) -> None:
+    widget.evaluate()
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+
+
+def test_frames_of_a_time_series_are_scored_one_by_one(
+    viewer: Viewer, docked_evaluate: EvaluateWidget, qtbot: Any
+) -> None:
+    # The same objects with other numbers in each frame, as the truth may have them.
+    found = np.stack([TRUTH, np.where(TRUTH > 0, TRUTH + 4, 0), np.where(TRUTH > 0, TRUTH + 8, 0)])
+    axes = ("t", "y", "x")
+    viewer.add_labels(found, name="found", axis_labels=axes, metadata={"tiled_unet": {}})
+    viewer.add_labels(np.stack([TRUTH] * 3), name="truth", axis_labels=axes)
+    assert not docked_evaluate.control("stack").value
+    compare(docked_evaluate, qtbot)
+    assert docked_evaluate.status == "no object is wrong"
+
+
+def test_what_the_run_wrote_down_says_what_a_frame_is(
+    viewer: Viewer, docked_evaluate: EvaluateWidget, qtbot: Any
+) -> None:
+    stack = docked_evaluate.control("stack")
+    found = viewer.add_labels(np.stack([FOUND] * 3), name="found", metadata={METADATA_KEY: {}})
+    viewer.add_labels(np.stack([TRUTH] * 3), name="truth")
+    assert stack.value
+    # A run writes it when it ends, of which the list of layers does not tell.
+    found.metadata[METADATA_KEY] = {"image_axes": "tyx"}
+    compare(docked_evaluate, qtbot)
+    assert not stack.value
+    assert len(docked_evaluate.places) == 12
+
+
+def test_the_user_says_what_a_stack_is(viewer: Viewer, docked_evaluate: EvaluateWidget, qtbot: Any) -> None:
+    stack = docked_evaluate.control("stack")
+    for name in ("found", "truth"):
+        viewer.add_labels(np.stack([TRUTH] * 3), name=name, axis_labels=("t", "y", "x"))
+    assert not stack.value
+    stack.native.click()
+    viewer.add_labels(np.stack([TRUTH] * 3), name="other")
+    compare(docked_evaluate, qtbot)
+    assert stack.value
+
+
+def test_faults_that_the_user_removed_are_let_go(viewer: Viewer, docked_evaluate: EvaluateWidget, qtbot: Any) -> None:
+    viewer.add_labels(FOUND, name="found", metadata={"tiled_unet": {}})
+    viewer.add_labels(TRUTH, name="truth")
+    compare(docked_evaluate, qtbot)
+    gone = weakref.ref(viewer.layers["faults of found"])
+    viewer.layers.remove("faults of found")
+    # napari lets go of a layer in several steps.
+    qtbot.waitUntil(lambda: gc.collect() >= 0 and gone() is None, timeout=5000)
+    docked_evaluate.go_to(docked_evaluate.places[0])
+    assert "was removed" in docked_evaluate.status
+
+
+def test_classes_leave_no_faults_of_an_earlier_comparison(
+    viewer: Viewer, docked_evaluate: EvaluateWidget, qtbot: Any
+) -> None:
+    viewer.add_labels(FOUND, name="found", metadata={"tiled_unet": {}})
+    viewer.add_labels(TRUTH, name="truth")
+    compare(docked_evaluate, qtbot)
+    copy = viewer.add_labels(viewer.layers["faults of found"].data.copy(), name="faults of found, kept")
+    docked_evaluate.control("target").value = "classes"
+    for _ in range(2):
+        compare(docked_evaluate, qtbot)
+        assert docked_evaluate.status == "scores of the classes"
+        assert docked_evaluate.list.count() == 0
+        assert [layer.name for layer in viewer.layers] == ["found", "truth", copy.name]
 
 
 def test_bad_input_is_a_sentence(viewer: Viewer, qtbot: Any, notified: list[tuple[str, str]]) -> None:

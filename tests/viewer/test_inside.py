@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -259,6 +260,38 @@ def test_a_layer_that_is_added_during_a_look_does_not_offer_a_second(
     qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
     widget.show_inside()
     viewer.add_labels(np.zeros((4, 4), np.uint8))
+    assert not widget.control("show").enabled
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    assert widget.control("show").enabled
+
+
+def test_a_new_model_is_offered_during_a_look_which_goes_on(
+    viewer: Viewer, user_models: Path, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_tiled_unet.viewer.choices import offer_new_models
+    from napari_tiled_unet.viewer.inside_widget import InsideWidget
+
+    for name in ("blobs", "blobs-3d"):
+        shutil.copy(user_models / f"{name}.safetensors", tmp_path / f"{name}.safetensors")
+    monkeypatch.setenv("TILED_UNET_MODELS", str(tmp_path))
+    viewer.add_image(PLANE, axis_labels=("y", "x"))
+    widget = InsideWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Look inside", area="right")
+    row = widget.control("model")
+    row.value = "blobs"
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    widget.show_inside()
+    shutil.copy(tmp_path / "blobs.safetensors", tmp_path / "mine.safetensors")
+    offer_new_models(viewer)
+    assert "mine" in [name for _, name in row._offered]
+    assert row.value == "blobs"
+    assert widget.status == "looking ..."
+    qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
+    assert len(viewer.layers) == 2
+    assert widget.control("show").enabled
+    # One of another shape under the same name has other parts.
+    shutil.copy(tmp_path / "blobs-3d.safetensors", tmp_path / "blobs.safetensors")
+    offer_new_models(viewer)
     assert not widget.control("show").enabled
     qtbot.waitUntil(lambda: not widget.busy, timeout=20_000)
     assert widget.control("show").enabled

@@ -219,6 +219,41 @@ class TestRun:
         assert first.data is data
         np.testing.assert_allclose(first.translate, (3.0, 4.0))
 
+    def test_hidden_labels_of_another_shape(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish, qtbot: Any
+    ) -> None:
+        viewer.add_image(PLANE)
+        docked.control("run_on").value = "range ..."
+        docked.control("region").value = "y=0:10,x=0:10"
+        docked.segment()
+        finish(docked)
+        labels = result(viewer)
+        labels.visible = False
+        docked.control("run_on").value = "whole layer"
+        docked.segment()
+        finish(docked)
+        whole = segment(PLANE, "blobs")
+        np.testing.assert_array_equal(labels.data, whole)
+        labels.visible = True
+        np.testing.assert_array_equal(labels._slice.image.raw, whole)
+
+    @pytest.mark.parametrize("shown_again", [False, True])
+    def test_tiles_in_hidden_labels(self, viewer: Viewer, shown_again: bool) -> None:
+        image = viewer.add_image(np.zeros((4, 6), np.float32))
+        planned = Planned(1, 1, (4, 6), "yx", plan_tiles((4, 6), (4, 6), (0, 0), (1, 1)), "cpu", "float32", ())
+        earlier = Labels(np.zeros((2, 3), np.uint16))
+        earlier.metadata[METADATA_KEY] = {"source": str(image.unique_id), "layer": str(earlier.unique_id)}
+        viewer.add_layer(earlier)
+        earlier.visible = False
+        live = LiveLabels(viewer.layers, image, "yx", planned, {"y": 0, "x": 0})
+        assert live.layer is earlier
+        for value, where in enumerate([(np.array([3]), np.array([5])), (np.array([2]), np.array([4]))], 1):
+            live.paint(TileLabels(0, (), where, np.array([value], np.uint32), np.arange(1)))
+            earlier.visible = shown_again
+        earlier.visible = True
+        np.testing.assert_array_equal(earlier.data[2:, 4:], [[2, 0], [0, 1]])
+        np.testing.assert_array_equal(earlier._slice.image.raw, earlier.data)
+
     def test_removing_the_labels_ends_the_run(self, viewer: Viewer, long_run: SegmentWidget, finish: Finish) -> None:
         viewer.layers.remove(result(viewer))
         finish(long_run)

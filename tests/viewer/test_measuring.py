@@ -18,7 +18,15 @@ from napari_tiled_unet.errors import ImageError
 from napari_tiled_unet.features import measure_objects
 from napari_tiled_unet.image import Image
 from napari_tiled_unet.viewer.layers import METADATA_KEY
-from napari_tiled_unet.viewer.measuring import forget_features, measurement, source_of
+from napari_tiled_unet.viewer.measuring import (
+    forget_features,
+    is_stale,
+    measurement,
+    show_features,
+    source_of,
+    table_of,
+)
+from napari_tiled_unet.viewer.running import Running
 from tests.models import blobs
 
 if TYPE_CHECKING:
@@ -72,6 +80,17 @@ class TestPure:
         forget_features(labels)
         assert labels.features.empty
 
+    def test_the_table_of_labels_is_one_of_ours_that_is_not_stale(self) -> None:
+        labels = Labels(np.zeros((4, 4), int), features={"index": [1], "area": [2.0]})
+        assert table_of(labels) is None, "the user's own"
+        show_features(labels, {"index": np.array([1])})
+        assert table_of(labels) is labels.features
+        labels.paint((1, 1), 3)
+        assert table_of(labels) is None
+        show_features(labels, {"index": np.array([1])})
+        labels.undo()
+        assert table_of(labels) is None
+
 
 def test_a_run_gives_its_labels_a_table(
     viewer: Viewer,
@@ -110,6 +129,37 @@ def test_a_run_gives_its_labels_a_table(
     docked.segment()
     finish(docked)
     assert labels.features.empty, "the table of the run before would lie"
+
+
+def test_a_run_that_is_cancelled_brings_the_table_back(
+    viewer: Viewer,
+    docked: SegmentWidget,
+    finish: Callable[[SegmentWidget], None],
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    viewer.add_image(PLANE, name="cells")
+    docked.control("measure").value = True
+    docked.segment()
+    finish(docked)
+    qtbot.waitUntil(lambda: not docked.measuring, timeout=20_000)
+    labels, plan = viewer.layers["cells labels"], Running._plan
+    before = labels.features
+
+    def planned(self: Running, event: Any) -> None:
+        plan(self, event)
+        assert labels.features.empty
+        docked.cancel()
+
+    monkeypatch.setattr(Running, "_plan", planned)
+    docked.segment()
+    finish(docked)
+    assert docked.status == "cancelled, no layer was changed"
+    assert len(before) == 3
+    assert labels.features.equals(before)
+    assert not is_stale(labels)
+    labels.paint((50, 60), 9)
+    assert labels.features.empty, "it is still the table of those labels alone"
 
 
 def test_the_widget_measures_labels_of_any_origin(viewer: Viewer, qtbot: Any, notified: list[tuple[str, str]]) -> None:

@@ -459,7 +459,49 @@ class TestLayerChanges:
         viewer.layers["large"].data = STACK
         finish(long_run)
         assert not has_result(viewer)
-        assert long_run.status == "stopped: the data of the image layer were replaced"
+        ended = "stopped: the data of the image layer were replaced"
+        assert long_run.status == f"choose what the axes of 'large' are\n{ended}"
+
+    def test_a_view_off_the_image_is_told_after_a_run_too(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish, qtbot: Any
+    ) -> None:
+        viewer.add_image(PLANE, name="cells")
+        docked.control("run_on").value = "current view"
+        docked.segment()
+        finish(docked)
+        ended = docked.status
+        assert ended.startswith("3 labels in ")
+        centre = viewer.scene.camera.center
+        viewer.scene.camera.center = (0, 5000, 5000)
+        qtbot.waitUntil(lambda: not docked.control("segment").enabled, timeout=2_000)
+        assert docked.status == f"{docked._choices.problem}\n{ended}"
+        assert "the view shows nothing of it: bring it into view" in docked.status
+        viewer.scene.camera.center = centre
+        qtbot.waitUntil(lambda: docked.control("segment").enabled, timeout=2_000)
+        assert docked.status == ended
+
+    def test_how_a_run_ended_goes_with_its_image(self, viewer: Viewer, docked: SegmentWidget, finish: Finish) -> None:
+        viewer.add_image(PLANE, name="cells")
+        docked.segment()
+        finish(docked)
+        ended = docked.status
+        viewer.add_image(PLANE, name="other")
+        assert docked.status == ended
+        viewer.layers.clear()
+        assert docked.status == "open an image, or take one from File > Open Sample"
+        viewer.add_image(STACK, name="stack")
+        assert docked.status == "choose what the axes of 'stack' are"
+
+    def test_a_measurement_does_not_hide_what_keeps_the_layer(
+        self, viewer: Viewer, docked: SegmentWidget, finish: Finish, qtbot: Any
+    ) -> None:
+        viewer.add_image(PLANE, name="cells")
+        docked.segment()
+        finish(docked)
+        docked.control("min_size").value = "many"
+        docked.control("measure").value = True
+        qtbot.waitUntil(lambda: not docked.measuring and docked.status.endswith("measured"), timeout=20_000)
+        assert docked.status.startswith("min_size='many'")
 
     def test_what_ran_is_written_down_not_what_the_layer_says_at_the_end(
         self, viewer: Viewer, docked: SegmentWidget, finish: Finish

@@ -16,8 +16,11 @@ from tests.training.scenes import folders, scene
 from tests.viewer.endings import ENDINGS, close, wait_for_threads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.viewer import Viewer
 
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
     from napari_tiled_unet.viewer.train_widget import TrainWidget
 
 pytestmark = pytest.mark.filterwarnings(
@@ -53,14 +56,17 @@ def wait(qtbot: Any, widget: TrainWidget) -> None:
     qtbot.waitUntil(lambda: not widget.running, timeout=60_000)
 
 
-def test_layers_become_a_model_that_the_segment_widget_offers(
+def test_layers_become_a_model_that_open_widgets_offer(
     viewer: Viewer, teach: TrainWidget, folder: Path, qtbot: Any
 ) -> None:
+    from napari_tiled_unet.viewer.batch_widget import BatchWidget
+    from napari_tiled_unet.viewer.inside_widget import InsideWidget
     from napari_tiled_unet.viewer.schooling import PREVIEW
     from napari_tiled_unet.viewer.segment_widget import SegmentWidget
 
-    segment = SegmentWidget(viewer)
-    viewer.window.add_dock_widget(segment, name="Segment")
+    others = [SegmentWidget(viewer), InsideWidget(viewer), BatchWidget(viewer)]
+    for widget in others:
+        viewer.window.add_dock_widget(widget, name=type(widget).__name__)
     viewer.add_image(PLANE, name="my cells", scale=(2.0, 2.0), translate=(5.0, 0.0))
     assert "no image has labels" in teach.status
     assert not teach.control("train").enabled
@@ -70,7 +76,8 @@ def test_layers_become_a_model_that_the_segment_widget_offers(
     wait(qtbot, teach)
     assert teach.status.startswith("'my-cells' is ready"), teach.status
     assert load_model(folder / "my-cells.safetensors").spec.training["steps"] in (3, 6)
-    assert "my-cells" in [value for _, value in segment.control("model")._offered]
+    for row in (*(widget.control("model") for widget in others), teach.control("start")):
+        assert "my-cells" in [value for _, value in row._offered]
     assert teach.chart.curves.steps == [1, 2, 3, 4, 5, 6]
     assert teach.chart.curves.scored == [3, 6]
     preview = viewer.layers[PREVIEW]
@@ -281,6 +288,31 @@ def test_patches_are_shown_as_layers(viewer: Viewer, teach: TrainWidget, qtbot: 
     assert set(np.unique(viewer.layers["patches labels"].data)) > {0}
     # They are for looking at, and are not offered to learn from.
     assert [image.name for image in teach._layers.images] == ["cells"]
+
+
+def test_maps_of_a_run_and_of_a_look_inside_are_not_learned_from(
+    viewer: Viewer, docked: SegmentWidget, finish: Callable[[SegmentWidget], None]
+) -> None:
+    from napari_tiled_unet.region import Region
+    from napari_tiled_unet.viewer.inside_layers import Look, inside_layer, inside_of
+    from napari_tiled_unet.viewer.train_widget import TrainWidget
+
+    image = viewer.add_image(PLANE, name="cells")
+    docked.segment()
+    finish(docked)
+    kept = docked._tune.kept
+    unsure = kept.uncertainty()
+    look = Look(image, "yx", Region(), None, "encoder", 0)
+    made = [*kept.image_layers(), kept.uncertainty_layer(unsure), kept.spread_layer(unsure)]
+    viewer.layers.extend([*made, inside_layer(look, inside_of(look, kept.outcome.model))])
+    painted = viewer.add_labels(TRUTH, name="painted")
+    widget = TrainWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Train")
+    assert widget.pairs == [(image, painted)]
+    assert widget._layers.images == [image]
+    # To segment a map is the user's to choose.
+    offered = [layer for _, layer in docked.control("layer")._offered]
+    assert all(layer in offered for layer in made)
 
 
 def test_patches_come_though_a_row_was_changed_meanwhile(viewer: Viewer, teach: TrainWidget, qtbot: Any) -> None:

@@ -18,6 +18,7 @@ from napari_tiled_unet.segmentation import decode_maps, iter_segment, segment
 from napari_tiled_unet.targets import Classes, Objects
 from napari_tiled_unet.viewer.layers import METADATA_KEY
 from napari_tiled_unet.viewer.maps import KeptMaps, entropy, renumbered, room_for_maps
+from napari_tiled_unet.viewer.running import Running
 from tests.models import blob_model, blobs
 from tests.test_flips import random_model
 from tests.viewer.test_segment_widget import PLANE, result
@@ -202,6 +203,141 @@ class TestSliders:
         viewer.layers.remove(result(viewer))
         assert tuned._tune.kept is None
         assert not tuned._tune.native.isVisibleTo(tuned.native)
+
+    def test_another_run_into_the_labels_takes_them_along(
+        self, viewer: Viewer, docked: SegmentWidget, another: SegmentWidget, finish: Finish, qtbot: Any
+    ) -> None:
+        viewer.add_image(PLANE, name="cells")
+        for widget, region in ((docked, "y=0:28"), (another, "y=28:56")):
+            widget.control("run_on").value = "range ..."
+            widget.control("region").value = region
+            widget.segment()
+            finish(widget)
+        labels = result(viewer)
+        np.testing.assert_allclose(labels.translate, (28, 0))
+        assert not docked._tune.native.isVisibleTo(docked.native)
+        assert another._tune.native.isVisibleTo(another.native)
+        docked._tune.slider("foreground_threshold").value = 0.1
+        qtbot.waitUntil(lambda: not docked._tune.busy, timeout=10_000)
+        np.testing.assert_array_equal(labels.data, segment(PLANE, "blobs", region="y=28:56"))
+        another._tune.slider("foreground_threshold").value = 0.1
+        qtbot.waitUntil(lambda: not another._tune.busy, timeout=10_000)
+        wider = segment(PLANE, "blobs", region="y=28:56", foreground_threshold=0.1)
+        np.testing.assert_array_equal(labels.data, wider)
+        assert another._tune.native.isVisibleTo(another.native), "what they write themselves leaves them"
+
+    def test_other_data_in_the_image_take_them_along(self, viewer: Viewer, tuned: SegmentWidget, qtbot: Any) -> None:
+        before = result(viewer).data
+        viewer.layers["cells"].data = PLANE[::-1]
+        qtbot.waitUntil(lambda: not tuned._tune.native.isVisibleTo(tuned.native), timeout=2_000)
+        tuned._tune.slider("foreground_threshold").value = 0.1
+        qtbot.waitUntil(lambda: not tuned._tune.busy, timeout=10_000)
+        assert result(viewer).data is before
+
+    def test_of_hidden_labels(self, viewer: Viewer, docked: SegmentWidget, finish: Finish, qtbot: Any) -> None:
+        viewer.add_image(PLANE, name="cells")
+        docked.control("run_on").value = "range ..."
+        docked.control("region").value = "y=0:10,x=0:10"
+        docked.segment()
+        finish(docked)
+        labels = result(viewer)
+        labels.visible = False
+        docked.control("run_on").value = "whole layer"
+        docked.segment()
+        finish(docked)
+        docked._tune.slider("foreground_threshold").value = 0.1
+        qtbot.waitUntil(lambda: not docked._tune.busy, timeout=10_000)
+        wider = segment(PLANE, "blobs", foreground_threshold=0.1)
+        np.testing.assert_array_equal(labels.data, wider)
+        labels.visible = True
+        np.testing.assert_array_equal(labels._slice.image.raw, wider)
+
+
+@pytest.fixture
+def another(viewer: Viewer, docked: SegmentWidget) -> SegmentWidget:
+    """Return a second Segment widget in the viewer."""
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="another", area="right")
+    widget.control("model").value = "blobs"
+    return widget
+
+
+def tune_view(widget: SegmentWidget, qtbot: Any) -> None:
+    """Hold a slider until the labels on the screen are made anew, and no others."""
+    tune = widget._tune
+    tune.track("foreground_threshold").setSliderDown(True)
+    tune.slider("foreground_threshold").value = 0.1
+    qtbot.waitUntil(lambda: not tune._view_soon.isActive() and not tune._painter.busy, timeout=10_000)
+
+
+class TestHalfTuned:
+    """Labels of which only the part on the screen was made anew."""
+
+    @pytest.mark.parametrize("other_widget", [False, True])
+    def test_a_run_that_is_cancelled_leaves_those_from_before(
+        self,
+        viewer: Viewer,
+        tuned: SegmentWidget,
+        another: SegmentWidget,
+        finish: Finish,
+        qtbot: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        other_widget: bool,
+    ) -> None:
+        tuned.control("measure").value = True
+        qtbot.waitUntil(lambda: not tuned.measuring and len(result(viewer).features) == 3, timeout=20_000)
+        labels = result(viewer)
+        before, mark, areas = labels.data, labels.metadata[METADATA_KEY], labels.features["area_px2"].tolist()
+        tune_view(tuned, qtbot)
+        assert np.count_nonzero(labels.data) > np.count_nonzero(before)
+        widget, plan = another if other_widget else tuned, Running._plan
+
+        def planned(self: Running, event: Any) -> None:
+            plan(self, event)
+            widget.cancel()
+
+        monkeypatch.setattr(Running, "_plan", planned)
+        widget.segment()
+        finish(widget)
+        assert labels.data is before
+        assert labels.metadata[METADATA_KEY] is mark
+        assert labels.features["area_px2"].tolist() == areas
+
+    def test_other_data_in_the_image_leave_those_from_before(
+        self, viewer: Viewer, tuned: SegmentWidget, qtbot: Any
+    ) -> None:
+        before = result(viewer).data
+        tune_view(tuned, qtbot)
+        assert result(viewer).data is not before
+        viewer.layers["cells"].data = PLANE[::-1]
+        assert result(viewer).data is before
+
+    def test_what_the_user_painted_meanwhile_stays(self, viewer: Viewer, tuned: SegmentWidget, qtbot: Any) -> None:
+        tune_view(tuned, qtbot)
+        labels = result(viewer)
+        labels.paint((50, 60), 7)
+        tuned._tune.offer(None)
+        assert labels.data[50, 60] == 7
+
+    def test_a_view_that_comes_late_leaves_the_whole(
+        self, viewer: Viewer, tuned: SegmentWidget, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tune, plane, go_on = tuned._tune, KeptMaps.plane, threading.Event()
+
+        def held(self: KeptMaps, *args: Any) -> npt.NDArray[Any]:
+            assert go_on.wait(10)
+            return plane(self, *args)[::-1]
+
+        monkeypatch.setattr(KeptMaps, "plane", held)
+        tune.slider("foreground_threshold").value = 0.1
+        tune.decode_view()
+        tune.decode_all()
+        qtbot.waitUntil(lambda: not tune._decoder.busy, timeout=10_000)
+        go_on.set()
+        qtbot.waitUntil(lambda: not tune.busy, timeout=10_000)
+        np.testing.assert_array_equal(result(viewer).data, segment(PLANE, "blobs", foreground_threshold=0.1))
 
 
 class TestLayers:

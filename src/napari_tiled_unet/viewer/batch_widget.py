@@ -142,7 +142,12 @@ class BatchWidget(Container[Widget]):
         use_model_folder(read_preferences())
         names = [entry.name for entry in list_models()]
         default = SegmentOptions.model_fields["model"].default
-        self._rows["model"].offer([(name, name) for name in names], default if default in names else names[0])
+        self._offer_models(names, self._rows["model"].value or (default if default in names else names[0]))
+
+    def _offer_models(self, names: list[str], chosen: str) -> None:
+        """Offer models, the chosen one too where it is not there: a recipe may name it."""
+        offered = names if chosen in names else [*names, chosen]
+        self._rows["model"].offer([(name, name) for name in offered], chosen)
 
     def batch_options(self) -> SegmentOptions:
         """Return the options that the form says.
@@ -159,9 +164,7 @@ class BatchWidget(Container[Widget]):
         written = {name: text_of(getattr(options, name)) for name in (*_WRITTEN, "region")}
         for name, value in (rows_of(options) | written).items():
             self._rows[name].value = value
-        names = [name for _, name in self._rows["model"]._offered]
-        offered = names if options.model in names else [*names, options.model]
-        self._rows["model"].offer([(name, name) for name in offered], options.model)
+        self._offer_models([name for _, name in self._rows["model"]._offered], options.model)
 
     def load_recipe(self) -> None:
         """Ask for a recipe file and fill the form from it."""

@@ -265,6 +265,19 @@ class Choices:
                 widget.tooltip = f"{row.tooltip} ({idle})" if idle else row.tooltip
 
 
+def offer_new_models(viewer: napari.viewer.Viewer) -> None:
+    """Let every widget of ours in a viewer that offers models offer those that there are now."""
+    # Here and not above: some of these modules import this one.
+    from napari_tiled_unet.viewer.batch_widget import BatchWidget
+    from napari_tiled_unet.viewer.inside_widget import InsideWidget
+    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
+    from napari_tiled_unet.viewer.train_widget import TrainWidget
+
+    for widget in viewer.window.dock_widgets.values():
+        if isinstance(widget, SegmentWidget | TrainWidget | InsideWidget | BatchWidget):
+            widget.read_models()
+
+
 def _card(entry: ModelEntry) -> list[str]:
     try:
         return card_lines(entry.spec, entry.path)

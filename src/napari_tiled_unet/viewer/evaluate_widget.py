@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 from magicgui.widgets import CheckBox, Container, Widget
@@ -13,10 +14,10 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QTableWidget, QTableWidgetItem
 
 from napari_tiled_unet.viewer.hands import claimed_text
+from napari_tiled_unet.viewer.layers import SHOWN
 from napari_tiled_unet.viewer.regions import in_units
 from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence
 from napari_tiled_unet.viewer.running import tell
-from napari_tiled_unet.viewer.schooling import SHOWN
 from napari_tiled_unet.viewer.teaching import is_own_result
 from napari_tiled_unet.viewer.verdict import (
     FAULT_COLOURS,
@@ -24,6 +25,7 @@ from napari_tiled_unet.viewer.verdict import (
     Verdict,
     colour_table,
     compare_layers,
+    planes_in_time,
     score_rows,
 )
 from napari_tiled_unet.viewer.worker import Latest
@@ -50,7 +52,8 @@ class EvaluateWidget(Container[Widget]):
         self._viewer = napari_viewer
         self._work = Latest()
         self._places: tuple[Place, ...] = ()
-        self._shown: napari.layers.Labels | None = None
+        self._faults: ref[Any] | None = None  # weak: the user may remove the layer
+        self._said_stack = False
         self._predicted = DropDown(name="prediction", label="prediction", tooltip="Labels layer that is scored")
         self._true = DropDown(name="truth", label="truth", tooltip="Labels layer that is right")
         self._target = DropDown(name="target", label="labels are", tooltip="whether a number is one object, or a class")
@@ -68,7 +71,9 @@ class EvaluateWidget(Container[Widget]):
         self.native.layout().insertWidget(0, ScrollingRows(form))
         self._add_table_and_list()
         self._evaluate.changed.connect(self.evaluate)
+        self._predicted.changed.connect(self._show_stack)
         self._true.changed.connect(self._show_stack)
+        self._stack.changed.connect(self._say_stack)
         for event in self._layer_events():
             event.connect(self.reset_choices)
         self._departure = Departure(self.native, undocked=self._work_on, destroyed=self._leave)
@@ -139,8 +144,15 @@ class EvaluateWidget(Container[Widget]):
         self._show_stack()
 
     def _show_stack(self) -> None:
-        true = self._true.value
-        self._stack.visible = true is not None and true.ndim > 2
+        """Offer to take planes as a stack: at first where nothing says that they are a time series."""
+        layers = [row.value for row in (self._predicted, self._true) if row.value is not None]
+        self._stack.visible = self._true.value is not None and self._true.value.ndim > 2
+        if not self._said_stack:
+            with self._stack.changed.blocked():
+                self._stack.value = not any(planes_in_time(layer) for layer in layers)
+
+    def _say_stack(self) -> None:
+        self._said_stack = True
 
     def evaluate(self) -> None:
         """Score the prediction; the faults appear as a layer and in the list."""
@@ -154,6 +166,8 @@ class EvaluateWidget(Container[Widget]):
             self._line.value = held
             show_error(held)
             return
+        # Axes may have been named since, or a run have ended.
+        self._show_stack()
         self._line.value = "comparing ..."
         work = partial(compare_layers, predicted, true, self._target.value, stack=bool(self._stack.value))
         # The name as it is now: the layers may be gone when the answer comes.
@@ -177,36 +191,46 @@ class EvaluateWidget(Container[Widget]):
             item.setForeground(QColor(FAULT_COLOURS[place.text.split()[0]]))
             item.setData(Qt.ItemDataRole.UserRole, number)
             self.list.addItem(item)
+        self._remove_faults()
         if verdict.faults is not None:
             self._show_layer(predicted, true, verdict)
         told = f"{len(verdict.places)} faults; a click on one goes there" if verdict.places else "no object is wrong"
         self._line.value = told if verdict.faults is not None else "scores of the classes"
 
+    def _shown(self) -> napari.layers.Labels | None:
+        """Return the layer of faults if it is still in the viewer."""
+        layer = self._faults() if self._faults is not None else None
+        return layer if layer in self._viewer.layers else None
+
+    def _remove_faults(self) -> None:
+        shown = self._shown()
+        if shown is not None:
+            self._viewer.layers.remove(shown)
+
     def _show_layer(self, predicted: str, true: napari.layers.Labels, verdict: Verdict) -> None:
         from napari.layers import Labels
         from napari.utils.colormaps import DirectLabelColormap
 
-        if self._shown in self._viewer.layers:
-            self._viewer.layers.remove(self._shown)
         where = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-        self._shown = Labels(
+        layer = Labels(
             verdict.faults,
             name=f"faults of {predicted}",
             colormap=DirectLabelColormap(color_dict=colour_table()),
             metadata={SHOWN: True},
             **{name: getattr(true, name) for name in where},
         )
-        self._viewer.layers.append(self._shown)
+        self._faults = ref(layer)
+        self._viewer.layers.append(layer)
 
     def _go(self, item: QListWidgetItem) -> None:
         self.go_to(self._places[item.data(Qt.ItemDataRole.UserRole)])
 
     def go_to(self, place: Place) -> None:
         """Move camera and sliders to a fault."""
-        if self._shown is None or self._shown not in self._viewer.layers:
+        shown, units = self._shown(), self._viewer.dims.units
+        if shown is None:
             self._line.value = "the layer of faults was removed; evaluate again"
             return
-        shown, units = self._shown, self._viewer.dims.units
         found = np.array([shown.data_to_world(place.voxel), shown.scale], float)
         # A layer may be in other units than the world; None is a world without any.
         world, size = found if units is None else in_units(found, tuple(shown.units), units)

@@ -13,17 +13,17 @@ from qtpy.QtCore import QTimer
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.model_files import find_model, read_spec
 from napari_tiled_unet.viewer.chart import Chart
+from napari_tiled_unet.viewer.choices import offer_new_models
 from napari_tiled_unet.viewer.correction import candidate_path, take, taken_path
 from napari_tiled_unet.viewer.form import UNSAID
 from napari_tiled_unet.viewer.hands import claimed_text, claims
 from napari_tiled_unet.viewer.improving import Correction, Judged, drop, improve_events, improvement_options
-from napari_tiled_unet.viewer.layers import METADATA_KEY, image_from_layer, is_image_layer
+from napari_tiled_unet.viewer.layers import METADATA_KEY, SHOWN, image_from_layer, is_image_layer
 from napari_tiled_unet.viewer.preferences import read_preferences, use_model_folder
 from napari_tiled_unet.viewer.repeat import last_run, recipe_of
 from napari_tiled_unet.viewer.rows import Departure, DropDown, ScrollingRows, push_button, sentence, side_by_side
 from napari_tiled_unet.viewer.running import tell
-from napari_tiled_unet.viewer.schooling import SHOWN, Schooling, watch_layer
-from napari_tiled_unet.viewer.segment_widget import offer_new_models
+from napari_tiled_unet.viewer.schooling import Schooling, watch_layer
 from napari_tiled_unet.viewer.teaching import Lesson, is_own_result, labels_from_layer
 
 if TYPE_CHECKING:

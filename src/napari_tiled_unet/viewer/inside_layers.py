@@ -12,6 +12,7 @@ from napari_tiled_unet.region import Region
 from napari_tiled_unet.viewer.form import form_state
 from napari_tiled_unet.viewer.layers import (
     METADATA_KEY,
+    SHOWN,
     facts_of,
     image_from_layer,
     labels_axes,
@@ -149,7 +150,10 @@ def inside_layer(look: Look, inside: Inside) -> napari.layers.Image:
         name=f"{look.layer.name} {TITLES[look.part]}, level {look.level}",
         colormap="magma",
         contrast_limits=_limits(inside.maps),
-        metadata={METADATA_KEY: {"source": str(look.layer.unique_id), "part": look.part, "level": look.level}},
+        metadata={
+            METADATA_KEY: {"source": str(look.layer.unique_id), "part": look.part, "level": look.level},
+            SHOWN: True,
+        },
         **_with_leading_axis(placement),
     )
 

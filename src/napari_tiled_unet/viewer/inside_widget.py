@@ -96,12 +96,15 @@ class InsideWidget(Container[Widget]):
     def read_models(self) -> None:
         """Look for models and offer them."""
         use_model_folder(read_preferences())
+        before = self._models.get(self._model.value)
         self._models = {entry.name: entry for entry in list_models()}
         default = SegmentOptions.model_fields["model"].default
         chosen = next((name for name in (self._model.value, default, *self._models) if name in self._models), None)
         self._model.offer([(f"{n} ({len(e.spec.axes)}D)", n) for n, e in self._models.items()], chosen)
         self._offer_channels()
-        self._offer_parts()
+        # A network that is known stays as it is, and a look into it goes on.
+        if not self._known or self._models.get(self._model.value) != before:
+            self._offer_parts()
 
     def reset_choices(self, *_: Any) -> None:
         """Offer the image layers that the viewer has now, other than those shown from here."""

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import napari.layers
 
 METADATA_KEY = "tiled_unet"
+SHOWN = "tiled_unet_shown"
+"""Key in the metadata of layers that are for looking at, and never learned from; what they are."""
 _LETTERS = {
     "t": "t",
     "time": "t",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from napari_tiled_unet.events import Event, Finished, Planned, TileDone
 from napari_tiled_unet.viewer.hands import claim, follow_edits, is_edited, own_hand, release
 from napari_tiled_unet.viewer.layers import METADATA_KEY, labels_axes, labels_for_layer, labels_placement
-from napari_tiled_unet.viewer.measuring import forget_features
+from napari_tiled_unet.viewer.measuring import forget_features, show_features, table_of
 from napari_tiled_unet.viewer.results import mark_of, own_result
 
 if TYPE_CHECKING:
@@ -184,6 +185,8 @@ class LiveLabels:
         self._level = level
         placement = labels_placement(source, axes, offset, level)
         earlier = own_result(layers, source)
+        if earlier is not None:
+            put_back(earlier)
         self.left: str | None = None
         if earlier is not None and is_edited(earlier):
             self.left, earlier = earlier.name, None
@@ -191,6 +194,7 @@ class LiveLabels:
         self._before: dict[str, Any] | None = None
         if earlier is not None and self._replaced is None:
             self._before = {"data": earlier.data, **{name: getattr(earlier, name) for name in placement}}
+            self._table = table_of(earlier)
             self.layer = earlier
             put(earlier, shown, placement)
             claim(self.layer)
@@ -214,8 +218,13 @@ class LiveLabels:
         if len(tile.middles):
             index = self._place(tile.position, tuple(axis[tile.middles] for axis in tile.where))
             self._seen.append((index, values[tile.middles]))
+        index = self._index(tile.position, tile.where)
+        if not self.layer.visible:
+            # napari left its slice at the old shape, and makes a new one when the layer is shown.
+            self.layer.data[index] = values
+            return
         with own_hand(self.layer):
-            self.layer.data_setitem(self._index(tile.position, tile.where), values)
+            self.layer.data_setitem(index, values)
         # Nobody will want to undo a tile, and its voxels would be kept for that.
         self.layer._reset_history()
 
@@ -285,6 +294,8 @@ class LiveLabels:
             elif self.is_there and self._before is not None:
                 data = self._before.pop("data")
                 put(self.layer, data, self._before)
+                if self._table is not None:
+                    show_features(self.layer, self._table)
         finally:
             self._hand_over()
 
@@ -296,6 +307,38 @@ def put(layer: napari.layers.Labels, data: Labels, placement: dict[str, Any]) ->
     for name, value in placement.items():
         if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value)):
             setattr(layer, name, value)
+
+
+# Of layers of which a part is painted anew before the rest: their labels and table from before.
+_aside: WeakKeyDictionary[Any, tuple[Labels, Any]] = WeakKeyDictionary()
+
+
+def set_aside(layer: napari.layers.Labels) -> None:
+    """Keep the labels of a layer and let it have a copy with room for more numbers, a part of which will be painted."""
+    if layer in _aside:
+        return
+    _aside[layer] = layer.data, table_of(layer)
+    with own_hand(layer):
+        layer.data = layer.data.astype(np.uint32)
+
+
+def replace_all(layer: napari.layers.Labels, data: Labels) -> None:
+    """Put other labels into a layer at its place; what was set aside is not needed any more."""
+    _aside.pop(layer, None)
+    forget_features(layer)
+    with own_hand(layer):
+        layer.data = data
+
+
+def put_back(layer: napari.layers.Labels) -> None:
+    """Let a layer of which a part was painted anew be as it was, unless the user edited it since."""
+    data, table = _aside.pop(layer, (None, None))
+    if data is None or is_edited(layer):
+        return
+    with own_hand(layer):
+        layer.data = data
+    if table is not None:
+        show_features(layer, table)
 
 
 def keep_colours(layer: napari.layers.Labels, present: npt.NDArray[np.int64]) -> None:

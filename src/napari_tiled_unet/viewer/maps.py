@@ -14,7 +14,7 @@ import numpy.typing as npt
 from napari_tiled_unet.errors import MemoryBudgetError
 from napari_tiled_unet.memory import GIB, free_memory
 from napari_tiled_unet.shortage import zeros_or_disk
-from napari_tiled_unet.viewer.layers import labels_axes, labels_for_layer, labels_placement
+from napari_tiled_unet.viewer.layers import SHOWN, labels_axes, labels_for_layer, labels_placement
 
 if TYPE_CHECKING:
     import napari.layers
@@ -135,6 +135,7 @@ class KeptMaps:
             colormap=colormap,
             contrast_limits=(0, largest),
             blending="additive",
+            metadata={SHOWN: True},
             **self.placement(),
         )
 

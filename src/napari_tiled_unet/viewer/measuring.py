@@ -107,10 +107,16 @@ def _changed(event: Any) -> None:
         forget_features(layer)
 
 
-def show_features(layer: napari.layers.Labels, table: Table) -> None:
+def show_features(layer: napari.layers.Labels, table: Any) -> None:
     """Make a table the features of a layer until its labels change: napari shows the row of the one under the mouse."""
     layer.features = table
     _tables[layer] = state_of(layer), layer.features
+
+
+def table_of(layer: napari.layers.Labels) -> Any:
+    """Return the table that was made of a layer's labels as they are now; None where there is none."""
+    state, features = _tables.get(layer, ((), None))
+    return features if layer.features is features and state == state_of(layer) else None
 
 
 def is_stale(layer: napari.layers.Labels) -> bool:

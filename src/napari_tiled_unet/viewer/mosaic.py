@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_tiled_unet.viewer.schooling import SHOWN
+from napari_tiled_unet.viewer.layers import SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,6 +12,7 @@ from napari_tiled_unet.errors import ImageError, TiledUnetError
 from napari_tiled_unet.events import Event, Notice
 from napari_tiled_unet.viewer.glimpse import Glimpsed, Sight, with_glimpses
 from napari_tiled_unet.viewer.layers import (
+    SHOWN,
     data_of,
     image_from_layer,
     labels_axes,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 PREVIEW = "training preview"
 """Name of the layer with the live prediction."""
-SHOWN = "tiled_unet_shown"
-"""Key in the metadata of layers that are for looking at, and never learned from; what they are."""
 # Seconds between two updates of line and curves.
 _SHOW_EVERY = 0.2
 

@@ -107,7 +107,7 @@ class SegmentWidget(Container[Widget]):
         for event in self._moves():
             event.connect(self._moved)
         claims.connect(self._refresh)
-        self._departure = Departure(self.native, undocked=self.cancel, destroyed=self._leave)
+        self._departure = Departure(self.native, undocked=self._undock, destroyed=self._leave)
 
     def _layer_events(self) -> tuple[Any, ...]:
         events = self._viewer.layers.events
@@ -124,6 +124,13 @@ class SegmentWidget(Container[Widget]):
     def _changed(self) -> None:
         """Look anew soon: many events may come at once, some of them before a layer is as it will be."""
         self._rest.start(_REST)
+
+    def _undock(self) -> None:
+        """End what is under way; the widget may be gone before Qt says that it destroyed it."""
+        self.cancel()
+        if self._tune.kept is not None:
+            self._tune.offer(None)
+            self._refresh()
 
     def _leave(self) -> None:
         """Let go of viewer and run once Qt has destroyed the widget."""
@@ -207,7 +214,10 @@ class SegmentWidget(Container[Widget]):
         """Offer the image layers that the viewer has now; napari calls it as layers come and go."""
         if self._run is not None:
             self._run.follow_layers()
+        before = self.layer
         self._choices.offer_layers()
+        if self.layer is not before:
+            self._outcome = ""
         self._refresh()
 
     def _choose(self) -> None:
@@ -226,16 +236,25 @@ class SegmentWidget(Container[Widget]):
             return None
         return claimed_problem(self.layer)
 
+    @property
+    def _problem(self) -> str | None:
+        """Why nothing can be run now, one sentence; None when it can."""
+        return self._claimed() or self._choices.problem
+
     def _show(self) -> None:
         self._image_follow.follow(self.layer)
         self._shapes_follow.follow(self._choices.drawn)
-        problem = self._claimed() or self._choices.problem
-        self._segment.enabled = problem is None and not self.running
+        self._segment.enabled = self._problem is None and not self.running
         self._tune.visible = not self.running and self._can_tune()
         self._cancel.enabled = self.running and self._run is not None and not self._run.cancelled
         self._outlook.refresh()
         if not self.running:
-            self._line.value = self._outcome or problem or ""
+            self._say()
+
+    def _say(self, more: str = "") -> None:
+        """Show what keeps the layer from being segmented, how the last run ended, and more."""
+        parts = (self._problem, self._outcome, more)
+        self._line.value = "\n".join(dict.fromkeys(part for part in parts if part))
 
     def _show_line(self, text: str) -> None:
         self._line.value = text
@@ -256,11 +275,11 @@ class SegmentWidget(Container[Widget]):
             return None
 
     def _can_tune(self) -> bool:
-        """Whether the maps that are kept are those of the layer that is chosen, and its labels are there."""
+        """Whether the maps that are kept are those of the layer that is chosen, and its labels are still theirs."""
         kept = self._tune.kept
         if kept is None or is_claimed(kept.outcome.labels):
             return False
-        if kept.outcome.labels not in self._viewer.layers or kept.outcome.order.layer not in self._viewer.layers:
+        if not self._tune.is_current or kept.outcome.order.layer not in self._viewer.layers:
             self._tune.offer(None)
             return False
         return kept.outcome.order.layer is self.layer
@@ -348,15 +367,8 @@ class SegmentWidget(Container[Widget]):
 
     def _say_measured(self, text: str) -> None:
         if not self.running:
-            self._line.value = "\n".join(part for part in (self._outcome, text) if part)
+            self._say(text)
 
     def export(self) -> None:
         """Write the table of the result as CSV."""
         export_features(self._source()[2], self.native)
-
-
-def offer_new_models(viewer: napari.viewer.Viewer) -> None:
-    """Let every Segment widget of a viewer offer the models that there are now."""
-    for widget in viewer.window.dock_widgets.values():
-        if isinstance(widget, SegmentWidget):
-            widget.read_models()

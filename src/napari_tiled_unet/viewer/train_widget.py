@@ -12,9 +12,10 @@ from napari.utils.notifications import show_error
 from napari_tiled_unet.errors import OptionsError, TiledUnetError
 from napari_tiled_unet.model_files import list_models, user_folder
 from napari_tiled_unet.viewer.chart import Chart
+from napari_tiled_unet.viewer.choices import offer_new_models
 from napari_tiled_unet.viewer.form import AUTOMATIC, UNSAID, axes_readings, taken_axes
 from napari_tiled_unet.viewer.layer_pairs import LayerPairs
-from napari_tiled_unet.viewer.layers import facts_of, is_image_layer
+from napari_tiled_unet.viewer.layers import SHOWN, facts_of, is_image_layer
 from napari_tiled_unet.viewer.mosaic import first_patches, show_patch_layers
 from napari_tiled_unet.viewer.preferences import read_preferences, use_model_folder
 from napari_tiled_unet.viewer.rows import (
@@ -29,8 +30,7 @@ from napari_tiled_unet.viewer.rows import (
     side_by_side,
 )
 from napari_tiled_unet.viewer.running import tell
-from napari_tiled_unet.viewer.schooling import SHOWN, Schooling, watch_layer
-from napari_tiled_unet.viewer.segment_widget import offer_new_models
+from napari_tiled_unet.viewer.schooling import Schooling, watch_layer
 from napari_tiled_unet.viewer.teaching import (
     FOLDERS,
     FRESH,
@@ -243,6 +243,10 @@ class TrainWidget(Container[Widget]):
     def reset_choices(self, *_: Any) -> None:
         """Offer the layers that the viewer has now; napari calls it as layers come and go."""
         self._offer_layers()
+        self._refresh()
+
+    def read_models(self) -> None:
+        """Look for models again and offer them to start from."""
         self._refresh()
 
     def _offer_layers(self) -> None:

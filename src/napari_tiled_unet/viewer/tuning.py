@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,11 @@ from qtpy.QtWidgets import QAbstractSlider, QMenu
 
 from napari_tiled_unet.errors import TiledUnetError
 from napari_tiled_unet.recipe import recipe_text
+from napari_tiled_unet.viewer.following import Following
 from napari_tiled_unet.viewer.hands import follow_edits, is_claimed, is_edited, own_hand
 from napari_tiled_unet.viewer.layers import METADATA_KEY, labels_axes
-from napari_tiled_unet.viewer.live import keep_colours, seen_as
+from napari_tiled_unet.viewer.live import keep_colours, put_back, replace_all, seen_as, set_aside
 from napari_tiled_unet.viewer.maps import KeptMaps, renumbered
-from napari_tiled_unet.viewer.measuring import forget_features
 from napari_tiled_unet.viewer.regions import region_of_view, view_of
 from napari_tiled_unet.viewer.repeat import add_entry
 from napari_tiled_unet.viewer.results import paintable
@@ -58,6 +59,9 @@ class Tune(Container[Widget]):
         super().__init__(labels=True, name="tune")
         self._viewer, self._on_change, self._say = viewer, on_change, say
         self.kept: KeptMaps | None = None
+        self._mark: dict[str, Any] | None = None  # what the labels of the maps say of themselves
+        self._all_with: SegmentOptions | None = None  # what all labels were made anew with last
+        self._image = Following(("data",), self._outdate)
         # One each: a newer question would throw away the other's that waits.
         self._decoder, self._painter, self._entropy = Latest(), Latest(), Latest()
         self._build()
@@ -119,9 +123,13 @@ class Tune(Container[Widget]):
         """Tune another run, or none."""
         self._view_soon.stop()
         self._all_soon.stop()
+        if self.kept is not None:
+            put_back(self.kept.outcome.labels)
         self.kept = kept
+        self._image.follow(None if kept is None else kept.outcome.order.layer)
         if kept is None:
             return
+        self._mark = kept.outcome.labels.metadata.get(METADATA_KEY)
         self.spread_entry.setVisible(kept.outcome.finished.spread is not None)
         target, options = kept.outcome.model.spec.target, kept.outcome.order.options
         for name, slider in self._sliders.items():
@@ -135,8 +143,17 @@ class Tune(Container[Widget]):
                     slider.value = min(max(value, slider.min), slider.max)
         self._chosen = options
 
+    def _outdate(self) -> None:
+        self.offer(None)
+
     def close_threads(self) -> None:
-        """Hear of nothing any more."""
+        """Hear of nothing any more; labels of which only a part was made anew are as they were."""
+        self._image.follow(None)
+        kept, self.kept = self.kept, None
+        # The window may be half gone, and what showed the layer with it.
+        with suppress(RuntimeError):
+            if kept is not None:
+                put_back(kept.outcome.labels)
         self._decoder.close()
         self._painter.close()
         self._entropy.close()
@@ -180,12 +197,20 @@ class Tune(Container[Widget]):
         # More than a plane is on the screen: a view in 3D waits for all.
         return tuple(box) if sum(isinstance(side, slice) for side in box) == 2 else None
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the labels of the maps that are kept are in the viewer, and no other run wrote them since."""
+        if self.kept is None:
+            return False
+        labels = self.kept.outcome.labels
+        return labels in self._viewer.layers and labels.metadata.get(METADATA_KEY) is self._mark
+
     def _is_open(self, kept: KeptMaps) -> bool:
         """Whether labels of these maps may still be shown: they are tuned, and their layer is there and of no run."""
         now = self.kept
         if now is None or now.maps is not kept.maps:
             return False
-        return now.outcome.labels in self._viewer.layers and not is_claimed(now.outcome.labels)
+        return self.is_current and not is_claimed(now.outcome.labels)
 
     def _own_layer(self) -> napari.layers.Labels:
         """Return the layer of the labels that are tuned: a new one from the moment that the user edited the old."""
@@ -198,7 +223,8 @@ class Tune(Container[Widget]):
             return old
         name = f"{kept.outcome.order.layer.name} labels"
         layer = Labels(_shown(kept).copy(), name=name, colormap=old.colormap, **kept.placement())
-        layer.metadata[METADATA_KEY] = {**old.metadata[METADATA_KEY], "layer": str(layer.unique_id)}
+        self._mark = {**old.metadata[METADATA_KEY], "layer": str(layer.unique_id)}
+        layer.metadata[METADATA_KEY] = self._mark
         follow_edits(layer)
         self.kept = replace(kept, outcome=replace(kept.outcome, labels=layer))
         self._viewer.layers.append(layer)
@@ -208,10 +234,11 @@ class Tune(Container[Widget]):
     def _paint(self, kept: KeptMaps, options: SegmentOptions, box: tuple[slice | int, ...], labels: Any) -> None:
         if isinstance(labels, Exception) or not self._is_open(kept):
             return
-        if options is not self._chosen and not self._view_soon.isActive():
+        if options is self._all_with or (options is not self._chosen and not self._view_soon.isActive()):
             return
         layer = self._own_layer()
-        with own_hand(layer):
+        # Of a hidden one nothing is on the screen, and napari would not slice it anew.
+        if layer.visible:
             self._paint_part(layer, kept, box, labels)
 
     def _paint_part(
@@ -219,8 +246,6 @@ class Tune(Container[Widget]):
     ) -> None:
         order = kept.outcome.order
         wanted = labels_axes(order.axes, rgb=bool(order.layer.rgb))
-        if layer.data.dtype != np.uint32:
-            layer.data = layer.data.astype(np.uint32)
         own = [kept.axes.index(axis) for axis in wanted if axis != "c"]
         in_order = np.squeeze(layer.data, wanted.index("c")) if "c" in wanted else layer.data
         shown = in_order.transpose(np.argsort(own))
@@ -235,7 +260,9 @@ class Tune(Container[Widget]):
             for axis, side in zip(kept.axes, box, strict=True)
         }
         index = tuple(by_axis.get(axis, np.zeros(len(changed[0]), np.intp)) for axis in wanted)
-        layer.data_setitem(index, new[changed])
+        set_aside(layer)
+        with own_hand(layer):
+            layer.data_setitem(index, new[changed])
         layer._reset_history()
 
     def _decode_if_let_go(self) -> None:
@@ -269,9 +296,8 @@ class Tune(Container[Widget]):
             return
         layer, (data, present) = self._own_layer(), found
         keep_colours(layer, present)
-        forget_features(layer)
-        with own_hand(layer):
-            layer.data = data
+        replace_all(layer, data)
+        self._all_with = options
         mark = dict(layer.metadata[METADATA_KEY])
         tuned = {name: getattr(options, name) for name in self._sliders if getattr(options, name) is not None}
         mark |= {
@@ -279,7 +305,7 @@ class Tune(Container[Widget]):
             "exact": {**mark["exact"], **tuned},
             "recipe": recipe_text(options),
         }
-        layer.metadata[METADATA_KEY] = mark
+        self._mark = layer.metadata[METADATA_KEY] = mark
         self._on_change(options)
 
     # --- layers -----------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from napari_tiled_unet.disagreement import COLOURS
 from napari_tiled_unet.errors import ImageError
-from napari_tiled_unet.viewer.layers import data_of
+from napari_tiled_unet.viewer.layers import METADATA_KEY, data_of, labels_axes, named_axes, shape_of
 
 if TYPE_CHECKING:
     import napari.layers
@@ -117,6 +117,22 @@ def frames_of(shape: tuple[int, ...], *, stack: bool) -> list[tuple[int, ...]]:
     """Return the index of each frame: of two axes, or of three where they are one stack."""
     inner = 3 if stack and len(shape) > 2 else 2
     return [tuple(map(int, index)) for index in np.ndindex(*shape[: len(shape) - inner])]
+
+
+def planes_in_time(layer: napari.layers.Labels) -> bool:
+    """Return whether the planes of a Labels layer follow each other in time and are no stack.
+
+    As its axis labels say, or the run that made it wrote down; axes that are one voxel long do not count.
+    """
+    mark = layer.metadata.get(METADATA_KEY)
+    image_axes = mark.get("image_axes") or "" if isinstance(mark, dict) else ""
+    shape = shape_of(layer)
+    for axes in (named_axes(layer), labels_axes(image_axes), labels_axes(image_axes, rgb=True)):
+        if axes is not None and len(axes) == len(shape):
+            outer = [axis for axis, size in zip(axes[:-2], shape[:-2], strict=True) if size > 1]
+            if outer[-1:] == ["t"]:
+                return True
+    return False
 
 
 def _frame_shape(shape: tuple[int, ...], index: tuple[int, ...]) -> tuple[int, ...]:
