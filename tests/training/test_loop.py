@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,15 @@ def test_closing_before_the_first_step_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Hear of interrupts, also where the tests are run behind a shell that ignores them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_keeps_what_a_cancel_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, whole = tmp_path / "interrupted.safetensors", tmp_path / "whole.safetensors"
     late = {"validate_every": 1000}
@@ -186,6 +196,7 @@ def test_a_resumed_run_replaces_a_model_that_was_never_judged(tmp_path: Path) ->
         assert load_model(out).spec.training["steps"] == last
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_within_a_step_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, whole = tmp_path / "interrupted.safetensors", tmp_path / "whole.safetensors"
     average = state.State.average
@@ -234,6 +245,7 @@ def test_a_validation_that_is_interrupted_is_made_up_for(
         assert {**one, "seconds": 0} == {**two, "seconds": 0}
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_after_the_score_loses_no_best_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "m.safetensors"
     real = loop.save_model
