@@ -265,7 +265,6 @@ class TestWhatEndsARunBeforeItsWork:
         [
             (("--device", "cuda:7"), "device 'cuda:7' is not there"),
             (("--device", "cpu", "--precision", "float16"), "precision 'float16' is slow"),
-            (("--backend", "torch", "--device", "mps"), "device 'mps' is not there"),
         ],
     )
     def test_what_no_file_could_be_done_with(

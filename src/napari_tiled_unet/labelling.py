@@ -172,7 +172,8 @@ def _quiet_centre(maps: Maps, threshold: float, band_voxels: int, threads: int) 
 def _blurred(wide: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:
     """Return a Gaussian blur along an axis, without the margins that it reaches into.
 
-    SciPy computes in doubles and takes four times as long.
+    With SciPy's filter, which computes in doubles and the margins too, quieting takes 1.5 times as long in 2D and three
+    times in 3D.
     """
     weights = np.exp(-0.5 * (np.arange(_QUIET_REACH + 1) / _QUIET) ** 2)
     weights = (weights / (weights[0] + 2 * weights[1:].sum())).astype(np.float32)

@@ -79,15 +79,25 @@ def viewer(frugal: None, make_napari_viewer: Callable[..., Viewer]) -> Viewer:
     return make_napari_viewer()
 
 
-@pytest.fixture
-def docked(viewer: Viewer, user_models: Path) -> SegmentWidget:
-    """Return a segment widget docked in the viewer, set to the hand-made 2D model."""
+def _dock(viewer: Viewer, name: str) -> SegmentWidget:
     from napari_tiled_unet.viewer.segment_widget import SegmentWidget
 
     widget = SegmentWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="Segment", area="right")
+    viewer.window.add_dock_widget(widget, name=name, area="right")
     widget.control("model").value = "blobs"
     return widget
+
+
+@pytest.fixture
+def docked(viewer: Viewer, user_models: Path) -> SegmentWidget:
+    """Return a segment widget docked in the viewer, set to the hand-made 2D model."""
+    return _dock(viewer, "Segment")
+
+
+@pytest.fixture
+def another(viewer: Viewer, docked: SegmentWidget) -> SegmentWidget:
+    """Return a second segment widget in the viewer."""
+    return _dock(viewer, "another")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from napari_tiled_unet.segmentation import segment
 from napari_tiled_unet.tiling import plan_tiles
 from napari_tiled_unet.viewer.layers import METADATA_KEY
 from napari_tiled_unet.viewer.live import LiveLabels, TileLabels, keep_colours, middles_of, on_image, seen_as
-from tests.viewer.test_segment_widget import PLANE, STACK, long_run, result
+from tests.viewer.test_segment_widget import PLANE, STACK, hidden_after_a_part, long_run, result
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -222,16 +222,7 @@ class TestRun:
     def test_hidden_labels_of_another_shape(
         self, viewer: Viewer, docked: SegmentWidget, finish: Finish, qtbot: Any
     ) -> None:
-        viewer.add_image(PLANE)
-        docked.control("run_on").value = "range ..."
-        docked.control("region").value = "y=0:10,x=0:10"
-        docked.segment()
-        finish(docked)
-        labels = result(viewer)
-        labels.visible = False
-        docked.control("run_on").value = "whole layer"
-        docked.segment()
-        finish(docked)
+        labels = hidden_after_a_part(viewer, docked, finish)
         whole = segment(PLANE, "blobs")
         np.testing.assert_array_equal(labels.data, whole)
         labels.visible = True

@@ -32,6 +32,21 @@ PLANE = blobs((56, 72), CENTRES)
 STACK = np.stack([PLANE, np.zeros_like(PLANE), blobs((56, 72), CENTRES[:1])])
 
 
+def hidden_after_a_part(viewer: Viewer, docked: SegmentWidget, finish: Finish) -> Any:
+    """Segment a part, hide the labels, segment all of the layer into them, and return them."""
+    viewer.add_image(PLANE, name="cells")
+    docked.control("run_on").value = "range ..."
+    docked.control("region").value = "y=0:10,x=0:10"
+    docked.segment()
+    finish(docked)
+    labels = result(viewer)
+    labels.visible = False
+    docked.control("run_on").value = "whole layer"
+    docked.segment()
+    finish(docked)
+    return labels
+
+
 def result(viewer: Viewer) -> Labels:
     """Return the only Labels layer of the viewer."""
     from napari.layers import Labels

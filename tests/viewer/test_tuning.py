@@ -21,7 +21,7 @@ from napari_tiled_unet.viewer.maps import KeptMaps, entropy, renumbered, room_fo
 from napari_tiled_unet.viewer.running import Running
 from tests.models import blob_model, blobs
 from tests.test_flips import random_model
-from tests.viewer.test_segment_widget import PLANE, result
+from tests.viewer.test_segment_widget import PLANE, hidden_after_a_part, result
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -235,33 +235,13 @@ class TestSliders:
         assert result(viewer).data is before
 
     def test_of_hidden_labels(self, viewer: Viewer, docked: SegmentWidget, finish: Finish, qtbot: Any) -> None:
-        viewer.add_image(PLANE, name="cells")
-        docked.control("run_on").value = "range ..."
-        docked.control("region").value = "y=0:10,x=0:10"
-        docked.segment()
-        finish(docked)
-        labels = result(viewer)
-        labels.visible = False
-        docked.control("run_on").value = "whole layer"
-        docked.segment()
-        finish(docked)
+        labels = hidden_after_a_part(viewer, docked, finish)
         docked._tune.slider("foreground_threshold").value = 0.1
         qtbot.waitUntil(lambda: not docked._tune.busy, timeout=10_000)
         wider = segment(PLANE, "blobs", foreground_threshold=0.1)
         np.testing.assert_array_equal(labels.data, wider)
         labels.visible = True
         np.testing.assert_array_equal(labels._slice.image.raw, wider)
-
-
-@pytest.fixture
-def another(viewer: Viewer, docked: SegmentWidget) -> SegmentWidget:
-    """Return a second Segment widget in the viewer."""
-    from napari_tiled_unet.viewer.segment_widget import SegmentWidget
-
-    widget = SegmentWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="another", area="right")
-    widget.control("model").value = "blobs"
-    return widget
 
 
 def tune_view(widget: SegmentWidget, qtbot: Any) -> None:

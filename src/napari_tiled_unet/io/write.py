@@ -114,11 +114,10 @@ def write_labels(
         If the labels are no labels, or do not agree with axes, spacing or the image.
     """
     if isinstance(axes, Image):
-        if not spacing and place is None:
-            spacing, units, place = _told_by(axes, labels.shape)
-            axes = axes.label_axes()
-        else:
-            raise ImageError("the image tells spacing and place of its labels; give the image alone, or axes")
+        if spacing is not None or place is not None or units != "micrometer":
+            raise ImageError("the image tells spacing, units and place of its labels; give the image alone, or axes")
+        image, axes = axes, axes.label_axes()
+        spacing, units, place = _told_by(image, labels.shape)
     if labels.dtype.kind not in "bui":
         raise ImageError(f"labels are of type {labels.dtype}, a label is a whole number; convert them to integer")
     lowest = int(labels.min(initial=0))
